@@ -1,0 +1,49 @@
+"""The small package that the notebooks import.
+
+Importing it sets the switches that only work when they are set before torch
+and huggingface_hub are imported. It imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+PROFILE_NAMES = ("mini", "laptop", "full")
+DEFAULT_SEED = 7
+_SET_BY_US = "DISTILL_SET_OFFLINE"
+
+
+def current_profile() -> str:
+    """Return the name in DISTILL_PROFILE, or "mini" when it is not set."""
+    return os.environ.get("DISTILL_PROFILE") or "mini"
+
+
+def select_profile(name: str) -> None:
+    """Make `name` the profile of this process and of those it starts.
+
+    The mini profile needs no network, so it switches the hub off; the others
+    switch it on again, unless HF_HUB_OFFLINE was set by the user.
+    """
+    os.environ["DISTILL_PROFILE"] = name
+    if name == "mini":
+        if "HF_HUB_OFFLINE" not in os.environ:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+            os.environ[_SET_BY_US] = "1"
+    elif os.environ.pop(_SET_BY_US, None):
+        os.environ.pop("HF_HUB_OFFLINE", None)
+
+
+def _set_switches() -> None:
+    # Without "passive", two torch threads that share a core with another
+    # program wait for each other and small steps take 75 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    # bitsandbytes logs a missing optional package at its first import.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    select_profile(current_profile())
+
+
+_set_switches()

@@ -1,0 +1,79 @@
+"""The table of commands and the options that all of them share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+
+from helpers import DEFAULT_SEED, PROFILE_NAMES, current_profile
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: where its `main(argv) -> int` lives, what it does."""
+
+    target: str
+    summary: str
+    bare: bool = False  # can it run before the environment exists?
+
+
+COMMANDS = {
+    "run": Command(
+        "helpers.runner:main",
+        "execute the notebooks in order and print the measured results",
+    ),
+    "test": Command(
+        "helpers.testing:main", "check the style, then run every test"
+    ),
+    "lab": Command(
+        "helpers.lab:main", "open the notebooks in JupyterLab on this machine"
+    ),
+    "doctor": Command(
+        "helpers.doctor:main",
+        "check this machine, one line a check, with the cure",
+        bare=True,
+    ),
+    "traces": Command(
+        "helpers.traces:main", "let the teacher answer the problems"
+    ),
+    "sft": Command("helpers.sft:main", "train the student on the traces"),
+    "sweep": Command(
+        "helpers.sweep:main", "train short runs at several LoRA ranks"
+    ),
+    "evaluate": Command(
+        "helpers.evaluate:main", "measure a model on the test problems"
+    ),
+    "results": Command(
+        "helpers.results:main", "print the table of measured results"
+    ),
+    "minilab": Command(
+        "helpers.minilab:main", "rebuild the mini problems and models"
+    ),
+}
+
+
+def command_parser(
+    name: str, description: str, *, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser that has --help, --profile and --seed already."""
+    parser = argparse.ArgumentParser(
+        prog=f"python3 -m helpers {name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        add_help=add_help,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--profile",
+        choices=PROFILE_NAMES,
+        default=current_profile(),
+        help="the size of models and data",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,  # argparse converts, and checks, a default that is text
+        default=os.environ.get("DISTILL_SEED") or str(DEFAULT_SEED),
+        help="the seed of everything random",
+    )
+    return parser

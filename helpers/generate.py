@@ -1,0 +1,169 @@
+"""Batched generation: sorted by length, left-padded, nothing cut silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from helpers import chat
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of transformers' `generate`."""
+        if self.temperature == 0:
+            return {
+                "do_sample": False,
+                "temperature": None,
+                "top_p": None,
+                "top_k": None,
+            }
+        return {
+            "do_sample": True,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+        }
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote: text, its length in tokens, and why it stopped.
+
+    `finish_reason` is "stop" after an end-of-turn token and "length" when
+    `max_new_tokens` cut the text.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer: the model's own and the template's."""
+    own = model.generation_config.eos_token_id
+    ids = set(own if isinstance(own, list) else [own]) - {None}
+    ids.add(tokenizer.eos_token_id)
+    turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
+    return sorted(ids | {turn[0]})
+
+
+def pad_left(
+    prompts: list[list[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, (batch, longest), padding on the left.
+
+    Padding on the right would make the model continue after padding, and
+    everything but the longest row would come out wrong.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def length_batches(prompts: list[list[int]], size: int) -> list[list[int]]:
+    """Positions of the prompts, in batches of similar length."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+@torch.no_grad()
+def generate_batch(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """New ids of each prompt, the stop token included where one came."""
+    stops = stop_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id
+    pad = stops[0] if pad is None else pad
+    ids, mask = pad_left(prompts, pad)
+    device = next(model.parameters()).device
+    output = model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad,
+        use_cache=True,
+        **sampling.options(),
+    )
+    rows = output[:, ids.shape[1] :].tolist()
+    return [cut_after_stop(row, stops) for row in rows]
+
+
+def cut_after_stop(row: list[int], stops: list[int]) -> list[int]:
+    """The row up to and with its first stop token; whole if there is none."""
+    for position, token in enumerate(row):
+        if token in stops:
+            return row[: position + 1]
+    return row
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[str],
+    *,
+    sampling: Sampling | None = None,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[Completion]:
+    """Complete rendered prompts (text from `chat.render`), in their order.
+
+    Greedy output does not depend on the batch a prompt lands in. `progress`
+    names a tqdm bar; None shows no bar.
+    """
+    encoded = [chat.encode_text(prompt, tokenizer) for prompt in prompts]
+    for ids in encoded:
+        chat.check_single_bos(ids, tokenizer)
+    sampling = sampling or Sampling()
+    stops = stop_ids(model, tokenizer)
+    answers: list[Completion | None] = [None] * len(prompts)
+    was_training = model.training
+    model.eval()
+    bar = tqdm(total=len(prompts), desc=progress, disable=progress is None)
+    for batch in length_batches(encoded, batch_size):
+        rows = generate_batch(
+            model,
+            tokenizer,
+            [encoded[i] for i in batch],
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+        )
+        for i, row in zip(batch, rows, strict=True):
+            finished = bool(row) and row[-1] in stops
+            answers[i] = Completion(
+                text=chat.completion_text(row, prompts[i], tokenizer),
+                tokens=len(row),
+                finish_reason="stop" if finished else "length",
+            )
+        bar.update(len(batch))
+    bar.close()
+    model.train(was_training)
+    return [answer for answer in answers if answer is not None]
+
+
+def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """`items` in consecutive pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

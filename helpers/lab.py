@@ -1,0 +1,74 @@
+"""`python3 -m helpers lab`: the notebooks in JupyterLab, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers.commands import command_parser
+from helpers.environment import REPOSITORY
+
+NOTEBOOKS = REPOSITORY / "notebooks"
+SETTINGS = REPOSITORY / "data" / "runs" / "lab"
+
+
+def main(argv: list[str]) -> int:
+    """Start JupyterLab and wait until it ends."""
+    parser = command_parser("lab", "open the notebooks in JupyterLab")
+    parser.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the address with its token, and open nothing",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8888, help="the first port to try"
+    )
+    options = parser.parse_args(argv)
+    if not NOTEBOOKS.is_dir():
+        print(f"There is no folder {NOTEBOOKS}.", file=sys.stderr)
+        return 2
+    command = lab_command(port=options.port, browser=not options.no_browser)
+    environment = {
+        **os.environ,
+        "DISTILL_PROFILE": options.profile,
+        "DISTILL_SEED": str(options.seed),
+        "JUPYTERLAB_SETTINGS_DIR": str(write_settings(SETTINGS)),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel is this very Python
+    }
+    child = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # JupyterLab asks whether to stop; wait for its end
+
+
+def lab_command(*, port: int, browser: bool) -> list[str]:
+    """Return the command: this machine only, token on, no pop-ups."""
+    command = [sys.executable, "-m", "jupyterlab"]
+    command += ["--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={NOTEBOOKS}"]
+    command += ["--LabApp.news_url=None"]
+    command += [
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    ]
+    command += ["--LabApp.extension_manager=readonly"]
+    if not browser:
+        command += ["--no-browser"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command += ["--allow-root"]  # containers; it listens locally only
+    return command
+
+
+def write_settings(folder: Path) -> Path:
+    """Switch the news off in JupyterLab's own settings; return `folder`."""
+    path = folder / "@jupyterlab" / "apputils-extension"
+    path.mkdir(parents=True, exist_ok=True)
+    path = path / "notification.jupyterlab-settings"
+    if not path.exists():
+        settings = {"fetchNews": "false", "checkForUpdates": False}
+        path.write_text(json.dumps(settings), encoding="utf-8")
+    return folder

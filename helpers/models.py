@@ -1,0 +1,271 @@
+"""Loading teacher and student, attaching adapters, and what they weigh.
+
+Unsloth wants to be imported before transformers, trl and peft, so nothing
+here imports those at the top: `load_student` asks for Unsloth first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers import chat
+from helpers.profiles import Profile
+
+PROJECTIONS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
+# Harmless on a machine without a GPU: a faster kernel that is not installed.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+class ModelError(ValueError):
+    """A model that cannot be used as asked; says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, its tokenizer, and in one line how it was loaded."""
+
+    model: Any
+    tokenizer: Any
+    backend: str
+
+
+@cache
+def unsloth_backend() -> tuple[Any, str]:
+    """Unsloth's FastLanguageModel and its version, or None and the reason.
+
+    Set DISTILL_NO_UNSLOTH=1 to use the fallback on purpose.
+    """
+    if os.environ.get("DISTILL_NO_UNSLOTH") == "1":
+        return None, "DISTILL_NO_UNSLOTH=1 asks for the fallback"
+    try:
+        import unsloth
+    except (ImportError, NotImplementedError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        return None, f"{type(error).__name__}: {first_line}"
+    where = "GPU" if torch.cuda.is_available() else "CPU"
+    name = f"unsloth {unsloth.__version__} ({where})"
+    return unsloth.FastLanguageModel, name
+
+
+def check_model_id(name: str) -> str:
+    """Refuse a local folder that does not hold a model; hub ids pass."""
+    path = Path(name)
+    local = path.is_absolute() or name.startswith(".") or path.exists()
+    if local and not (path / "config.json").exists():
+        raise ModelError(
+            f"{path.name}: no config.json in that folder, so no model to "
+            "load. Name a Hugging Face model folder, or a hub id; the mini "
+            "models are rebuilt by `python3 -m helpers minilab`."
+        )
+    return name
+
+
+def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
+    """The teacher for inference, in the profile's dtype, optionally 4-bit.
+
+    `name` loads another model the same way, for instance the student before
+    training. Raises ModelError when the folder or hub id gives no model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = check_model_id(name or profile.teacher)
+    options: dict[str, Any] = {"dtype": getattr(torch, profile.dtype)}
+    if profile.teacher_in_4bit and name == profile.teacher:
+        options["quantization_config"] = nf4_config(profile)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, device_map=device, use_safetensors=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise load_error(name, error) from error
+    model.eval()
+    return Loaded(model, tokenizer, f"transformers ({profile.dtype})")
+
+
+def load_error(name: str, error: Exception) -> ModelError:
+    """One sentence for the many ways in which a model does not load."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        f"cannot load {Path(name).name!r}: {lines[0]} "
+        "Check the id and your connection, or name a local folder in "
+        "DISTILL_TEACHER or DISTILL_STUDENT."
+    )
+
+
+def nf4_config(profile: Profile) -> Any:
+    """bitsandbytes' NF4 with double quantization (QLoRA, section 3)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, profile.dtype),
+    )
+
+
+def load_student(profile: Profile, name: str | None = None) -> Loaded:
+    """The student, its linear layers in 4 bits, ready for `add_lora`.
+
+    Goes through Unsloth; where Unsloth cannot be imported, the one-line
+    reason stands in `backend` and transformers + bitsandbytes do the same.
+    Raises ModelError for a folder without a model, and for a thinking model:
+    its chat template opens `<think>`, so it could not answer at once.
+    """
+    name = check_model_id(name or profile.student)
+    fast, reason = unsloth_backend()
+    try:
+        if fast is not None:
+            loaded = load_with_unsloth(fast, reason, profile, name)
+        else:
+            loaded = load_plain(reason, profile, name)
+    except (OSError, ValueError) as error:
+        raise load_error(name, error) from error
+    check_student(loaded, name)
+    if profile.load_in_4bit and not quantized_layers(loaded.model):
+        raise ModelError(
+            f"{Path(name).name}: 4-bit was asked for, but no layer is "
+            "quantized. Layers narrower than 64 cannot be; set "
+            "DISTILL_LOAD_IN_4BIT=0 to train without."
+        )
+    return loaded
+
+
+def load_with_unsloth(
+    fast: Any, backend: str, profile: Profile, name: str
+) -> Loaded:
+    """Unsloth's loader, told everything, so that nothing is guessed."""
+    model, tokenizer = fast.from_pretrained(
+        model_name=name,
+        max_seq_length=profile.max_length,
+        dtype=getattr(torch, profile.dtype),
+        load_in_4bit=profile.load_in_4bit,
+        use_gradient_checkpointing=False,
+    )
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    return Loaded(model, tokenizer, backend)
+
+
+def load_plain(reason: str, profile: Profile, name: str) -> Loaded:
+    """transformers + bitsandbytes, where Unsloth cannot load."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    options: dict[str, Any] = {"dtype": getattr(torch, profile.dtype)}
+    if profile.load_in_4bit:
+        options["quantization_config"] = nf4_config(profile)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(
+        name, device_map=device, use_safetensors=True, **options
+    )
+    backend = f"transformers + PEFT + bitsandbytes (no Unsloth: {reason})"
+    return Loaded(model, tokenizer, backend)
+
+
+def check_student(loaded: Loaded, name: str) -> None:
+    """A student's template must leave the first word to the student."""
+    messages = chat.student_messages("1 + 1?")
+    prompt = chat.render(messages, loaded.tokenizer, generate=True)
+    if prompt.endswith(chat.THINK_OPEN):
+        raise ModelError(
+            f"{Path(name).name} is a thinking teacher: its chat template "
+            "opens <think> by itself. Name a student that answers at once, "
+            "for instance in DISTILL_STUDENT."
+        )
+
+
+def quantized_layers(model: Any) -> int:
+    """How many linear layers hold 4-bit weights."""
+    return sum(type(m).__name__ == "Linear4bit" for m in model.modules())
+
+
+def check_targets(model: Any, targets: tuple[str, ...]) -> None:
+    """Every adapter asked for must have a layer to sit on.
+
+    PEFT ignores a name that matches nothing, and training would silently
+    lose that part of its capacity. Raises ModelError naming the missing.
+    """
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    missing = [target for target in targets if target not in names]
+    if missing:
+        linear = sorted(n for n in names if n.endswith("_proj"))
+        raise ModelError(
+            f"no layer named {', '.join(missing)} in this model. It has: "
+            f"{', '.join(linear)}. Correct target_modules."
+        )
+
+
+def add_lora(
+    loaded: Loaded,
+    *,
+    rank: int,
+    targets: tuple[str, ...] = PROJECTIONS,
+    seed: int = 7,
+) -> Loaded:
+    """LoRA adapters of `rank` on `targets`, scaled by alpha = 2 * rank.
+
+    Source: LoRA (arXiv:2106.09685), section 4.1; all linear layers as in
+    QLoRA (arXiv:2305.14314). Raises ModelError when a target is missing.
+    """
+    check_targets(loaded.model, targets)
+    fast, _ = unsloth_backend()
+    options = {"r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.0}
+    if fast is not None:
+        model = fast.get_peft_model(
+            loaded.model,
+            target_modules=list(targets),
+            use_gradient_checkpointing=False,
+            random_state=seed,
+            bias="none",
+            **options,
+        )
+    else:
+        from peft import (
+            LoraConfig,
+            get_peft_model,
+            prepare_model_for_kbit_training,
+        )
+
+        torch.manual_seed(seed)
+        base = loaded.model
+        if quantized_layers(base):
+            base = prepare_model_for_kbit_training(
+                base, use_gradient_checkpointing=False
+            )
+        config = LoraConfig(
+            target_modules=list(targets), task_type="CAUSAL_LM", **options
+        )
+        model = get_peft_model(base, config)
+    return Loaded(model, loaded.tokenizer, loaded.backend)
+
+
+def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
+    """A saved adapter on top of a freshly loaded student, for inference."""
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError(
+            f"{folder.name}: no adapter_model.safetensors there. Run notebook "
+            "03, or `python3 -m helpers sft`, to train it."
+        )
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(loaded.model, str(folder))
+    model.eval()
+    return Loaded(model, loaded.tokenizer, loaded.backend)

@@ -1,0 +1,168 @@
+"""Profiles: the same notebooks at three sizes.
+
+`DISTILL_PROFILE` chooses one (default `mini`). Any field can be replaced by
+an environment variable named `DISTILL_` plus the field in capitals, for
+instance `DISTILL_STUDENT=/models/my-gemma` or `DISTILL_TRACES=50`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from helpers.files import DATA, RUNS
+
+MODELS = DATA / "models"
+BOXED = (
+    "{question}\nPlease reason step by step, and put your final answer "
+    "within \\boxed{{}}. If it has no solution, put no solution there."
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Ids and sizes; nothing here changes which cells of a notebook run.
+
+    Lengths and `max_new_tokens` are tokens, batch sizes are rows.
+    """
+
+    name: str
+    teacher: str
+    student: str
+    kd_teacher: str
+    kd_student: str
+    problems: str
+    teacher_prompt: str
+    dtype: str
+    load_in_4bit: bool = True
+    teacher_in_4bit: bool = False
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    traces: int = 1200
+    max_new_tokens: int = 160
+    generation_batch: int = 64
+    max_length: int = 320
+    epochs: int = 4
+    rank: int = 16
+    learning_rate: float = 2e-3
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    evaluation: int = 600
+    seed: int = 7
+
+    @property
+    def traces_path(self) -> Path:
+        """Shipped with the course in `mini`, written at run time elsewhere."""
+        folder = DATA if self.name == "mini" else RUNS / self.name
+        return folder / "traces" / "teacher.jsonl"
+
+    @property
+    def run_folder(self) -> Path:
+        """Where a run of this profile keeps checkpoints; git-ignored."""
+        return RUNS / self.name
+
+
+PROFILES = {
+    "mini": Profile(
+        name="mini",
+        teacher=str(MODELS / "mini-qwen3"),
+        student=str(MODELS / "mini-gemma3"),
+        kd_teacher=str(MODELS / "mini-qwen3"),
+        kd_student=str(MODELS / "mini-qwen3-small"),
+        problems="mini",
+        teacher_prompt="Question: {question}",
+        dtype="float32",
+    ),
+    # Gemma is gated on the hub: google/gemma-3-* wants an accepted licence
+    # and a token. The unsloth/* mirrors are the same weights, ungated.
+    "laptop": Profile(
+        name="laptop",
+        teacher="Qwen/Qwen3-0.6B",
+        student="unsloth/gemma-3-270m-it",
+        kd_teacher="Qwen/Qwen3-1.7B",
+        kd_student="Qwen/Qwen3-0.6B",
+        problems="openai/gsm8k",
+        teacher_prompt=BOXED,
+        dtype="bfloat16",
+        traces=500,
+        max_new_tokens=2048,
+        generation_batch=8,
+        max_length=2560,
+        learning_rate=2e-4,
+        batch_size=4,
+        gradient_accumulation=4,
+        evaluation=200,
+    ),
+    "full": Profile(
+        name="full",
+        teacher="Qwen/Qwen3-4B-Thinking-2507",
+        student="unsloth/gemma-3-1b-it",
+        kd_teacher="Qwen/Qwen3-4B-Thinking-2507",
+        kd_student="Qwen/Qwen3-0.6B",
+        problems="openai/gsm8k",
+        teacher_prompt=BOXED,
+        dtype="bfloat16",
+        teacher_in_4bit=True,
+        traces=7000,
+        max_new_tokens=8192,
+        generation_batch=32,
+        max_length=4096,
+        learning_rate=2e-4,
+        batch_size=4,
+        gradient_accumulation=4,
+        evaluation=1319,
+    ),
+}
+
+
+def get_profile(
+    name: str | None = None, environment: Mapping[str, str] = os.environ
+) -> Profile:
+    """The profile in force, environment overrides applied.
+
+    Raises ValueError for an unknown name or an override of the wrong type.
+    """
+    name = name or environment.get("DISTILL_PROFILE") or "mini"
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise ValueError(
+            f"unknown profile {name!r}: choose one of {known}, for instance "
+            "DISTILL_PROFILE=mini"
+        )
+    profile = PROFILES[name]
+    changes = {}
+    for field in fields(Profile):
+        text = environment.get(f"DISTILL_{field.name.upper()}")
+        if text and field.name != "name":
+            old = getattr(profile, field.name)
+            changes[field.name] = parse_override(field.name, text, type(old))
+    return replace(profile, **changes)
+
+
+def parse_override(name: str, text: str, kind: type) -> object:
+    """An environment variable as the field's own type."""
+    if kind is bool:
+        return text.lower() not in ("0", "false", "no")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(
+            f"DISTILL_{name.upper()}={text!r} is no {kind.__name__}. Correct "
+            "the environment variable or unset it."
+        ) from error
+
+
+def set_seed(seed: int | None = None) -> int:
+    """Seed Python, NumPy and torch; returns the seed that was set."""
+    import numpy
+    import torch
+
+    chosen = int(os.environ.get("DISTILL_SEED", 7)) if seed is None else seed
+    random.seed(chosen)
+    numpy.random.seed(chosen)
+    torch.manual_seed(chosen)
+    return chosen

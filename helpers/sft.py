@@ -1,0 +1,277 @@
+"""Response distillation: one trainer, one schedule, a checkpoint per epoch.
+
+TRL trains; this module only decides what it is given. helpers.runs says what
+a run leaves on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers import chat
+from helpers.commands import command_parser
+from helpers.files import RUNS, write_atomic
+from helpers.memory import peak_memory_mb
+from helpers.models import Loaded, add_lora, load_student
+from helpers.profiles import Profile, get_profile
+from helpers.runs import (
+    RunError,
+    TrainingRun,
+    open_run,
+    read_run,
+    run_settings,
+    save_adapter,
+)
+
+
+def encode_traces(
+    traces: Iterable[dict], tokenizer: Any, *, max_length: int
+) -> tuple[Any, int]:
+    """Rows of `input_ids` and `labels`, and how many were too long.
+
+    A row longer than `max_length` is dropped, never cut. Raises RunError
+    when nothing is left, ChatError when no token or every token is trained.
+    """
+    from datasets import Dataset
+
+    rows = []
+    dropped = 0
+    for trace in traces:
+        messages = chat.student_messages(
+            trace["question"], trace["qwen3_answer"]
+        )
+        row = chat.encode_example(messages, tokenizer, max_length=max_length)
+        dropped += row is None
+        if row is not None:
+            rows.append(row)
+    if not rows:
+        raise RunError(
+            f"no trace is left to train on ({dropped} were longer than "
+            f"{max_length} tokens). Raise DISTILL_MAX_LENGTH or relax the "
+            "filter."
+        )
+    chat.trained_share(rows)
+    return Dataset.from_list(rows), dropped
+
+
+def sft_config(
+    profile: Profile,
+    folder: Path | None,
+    *,
+    epochs: int,
+    rows: int,
+    seed: int,
+) -> Any:
+    """The one TRL configuration of the course."""
+    from trl import SFTConfig
+
+    per_step = profile.batch_size * profile.gradient_accumulation
+    steps = max(1, -(-rows // per_step)) * epochs
+    return SFTConfig(
+        output_dir=str((folder or RUNS / "unsaved") / "resume"),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.gradient_accumulation,
+        learning_rate=profile.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        max_grad_norm=1.0,
+        max_length=None,  # too long rows are gone: nothing may be cut
+        packing=False,
+        bf16=profile.dtype == "bfloat16",
+        gradient_checkpointing=False,
+        optim="adamw_torch_fused",
+        save_strategy="no" if folder is None else "epoch",
+        save_total_limit=1,
+        logging_steps=max(1, steps // 40),
+        logging_first_step=True,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+def make_callback(
+    folder: Path | None, tokenizer: Any, *, progress: bool
+) -> Any:
+    """Keeps an adapter per epoch, and one tqdm bar for the whole run."""
+    from tqdm.auto import tqdm
+    from transformers import TrainerCallback
+
+    class EpochKeeper(TrainerCallback):
+        bar: Any = None
+
+        def on_train_begin(self, args, state, control, **_):
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                disable=not progress,
+            )
+
+        def on_step_end(self, args, state, control, **_):
+            self.bar.update(1)
+
+        def on_log(self, args, state, control, logs=None, **_):
+            if logs and "loss" in logs:
+                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+        def on_epoch_end(self, args, state, control, model=None, **_):
+            number = round(state.epoch)
+            if folder is None:
+                return
+            save_adapter(model, tokenizer, folder / f"epoch_{number}")
+
+        def on_train_end(self, args, state, control, **_):
+            self.bar.close()
+
+    return EpochKeeper()
+
+
+def build_trainer(
+    student: Loaded,
+    rows: Any,
+    folder: Path | None,
+    *,
+    profile: Profile,
+    epochs: int,
+    seed: int,
+    progress: bool = True,
+) -> Any:
+    """TRL's SFTTrainer over the encoded rows; no folder, nothing saved.
+
+    TRL casts adapters to bfloat16 when the model is quantized, but resuming
+    loads them as float32; keeping them in float32 from the start makes a
+    resumed run equal to an uninterrupted one.
+    """
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(
+        model=student.model,
+        args=sft_config(
+            profile, folder, epochs=epochs, rows=len(rows), seed=seed
+        ),
+        train_dataset=rows,
+        processing_class=student.tokenizer,
+        callbacks=[
+            make_callback(folder, student.tokenizer, progress=progress)
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def train_student(
+    traces: Iterable[dict],
+    *,
+    profile: Profile,
+    run: str = "sft",
+    rank: int | None = None,
+    epochs: int | None = None,
+    seed: int = 7,
+    overwrite: bool = False,
+    progress: bool = True,
+    student: Loaded | None = None,
+) -> TrainingRun:
+    """Train the profile's student on traces with QLoRA; returns the run.
+
+    A killed run is continued when it is started again with the same
+    settings; a finished one is read back, not trained twice. With
+    `overwrite` an older run of that name is deleted first. `student` is a
+    student with adapters; by default it is loaded and given rank `rank`.
+    """
+    rank, epochs = rank or profile.rank, epochs or profile.epochs
+    traces = list(traces)
+    folder = profile.run_folder / run
+    settings = run_settings(
+        profile, rank=rank, epochs=epochs, seed=seed, traces=len(traces)
+    )
+    resume = open_run(folder, settings, overwrite)
+    if (folder / "log.json").exists():
+        return read_run(folder)
+    if student is None:
+        student = add_lora(load_student(profile), rank=rank, seed=seed)
+    rows, dropped = encode_traces(
+        traces, student.tokenizer, max_length=profile.max_length
+    )
+    if dropped:
+        print(f"{dropped} traces longer than {profile.max_length} dropped")
+    trainer = build_trainer(
+        student,
+        rows,
+        folder,
+        profile=profile,
+        epochs=epochs,
+        seed=seed,
+        progress=progress,
+    )
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=resume or None)
+    return finish_run(trainer, student, folder, time.perf_counter() - started)
+
+
+def finish_run(
+    trainer: Any, student: Loaded, folder: Path, seconds: float
+) -> TrainingRun:
+    """Save `final` and the log, then drop what was only for resuming."""
+    save_adapter(trainer.model, student.tokenizer, folder / "final")
+    log = [
+        {key: float(entry[key]) for key in ("step", "epoch", "loss")}
+        | {"learning_rate": float(entry["learning_rate"])}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    record = {
+        "log": log,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    write_atomic(folder / "log.json", json.dumps(record, indent=1))
+    shutil.rmtree(folder / "resume", ignore_errors=True)
+    return read_run(folder)
+
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers sft`."""
+    from helpers.traces import filter_traces, load_traces
+
+    parser = command_parser("sft", __doc__)
+    parser.add_argument("--run", default="sft", help="name of the run")
+    parser.add_argument("--rank", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--traces", type=Path, help="a trace file")
+    parser.add_argument("--limit", type=int, help="number of traces")
+    parser.add_argument("--overwrite", action="store_true")
+    options = parser.parse_args(argv)
+    profile = get_profile(options.profile)
+    traces = load_traces(options.traces or profile.traces_path)
+    kept, reasons = filter_traces(traces)
+    print(f"{len(kept)} traces kept, dropped: {dict(reasons)}")
+    done = train_student(
+        kept[: options.limit],
+        profile=profile,
+        run=options.run,
+        rank=options.rank,
+        epochs=options.epochs,
+        seed=options.seed,
+        overwrite=options.overwrite,
+    )
+    print(
+        f"{done.steps} steps in {done.seconds:.0f} s, final loss "
+        f"{done.final_loss:.4f}, peak {done.peak_memory_mb:.0f} MiB"
+    )
+    return 0

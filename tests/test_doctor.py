@@ -1,0 +1,150 @@
+"""The doctor: every FAIL has a cure, and only a FAIL fails."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import doctor, environment
+from helpers.doctor import Check
+
+
+def test_check_prints_its_cure():
+    check = Check("FAIL", "disk", "0.1 GiB free", "free some")
+    assert str(check) == (
+        "FAIL disk              0.1 GiB free. Cure: free some."
+    )
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [(["OK", "INFO"], 0), (["OK", "FAIL", "OK"], 1)],
+)
+def test_doctor_fails_only_on_a_fail(monkeypatch, capsys, statuses, expected):
+    checks = [Check(status, "x", "y") for status in statuses]
+    monkeypatch.setattr(doctor, "all_checks", lambda profile: checks)
+    assert doctor.main([]) == expected
+    assert len(capsys.readouterr().out.splitlines()) == len(statuses) + 2
+
+
+def test_python_check_names_the_versions_that_will_do(monkeypatch):
+    assert doctor.python_check().status == "OK"
+    monkeypatch.setattr(environment, "OLDEST", (3, 98))
+    monkeypatch.setattr(environment, "NEWEST", (3, 99))
+    check = doctor.python_check()
+    assert check.status == "FAIL" and check.cure
+
+
+@pytest.mark.parametrize(
+    ("gib", "profile", "status"),
+    [
+        (3.8, "mini", "OK"),
+        (2.0, "mini", "FAIL"),
+        (8.0, "laptop", "FAIL"),
+        (None, "mini", "INFO"),
+    ],
+)
+def test_memory_check_asks_what_the_profile_needs(
+    monkeypatch, gib, profile, status
+):
+    monkeypatch.setattr(doctor, "total_memory_gib", lambda: gib)
+    check = doctor.memory_check(profile)
+    assert check.status == status and bool(check.cure) == (status == "FAIL")
+
+
+def test_total_memory_is_read_without_psutil_too(monkeypatch):
+    measured = doctor.total_memory_gib()
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    bare = doctor.total_memory_gib()
+    assert measured > 1
+    assert bare is None or bare == pytest.approx(measured, rel=0.05)
+
+
+def test_disk_check_fails_when_little_is_left(monkeypatch):
+    monkeypatch.setattr(
+        doctor.shutil, "disk_usage", lambda path: type("", (), {"free": 1e6})
+    )
+    check = doctor.disk_check("mini")
+    assert check.status == "FAIL" and "free some" in check.cure
+
+
+def test_writing_check_tries_it(tmp_path):
+    assert doctor.writing_check(tmp_path / "runs").status == "OK"
+    assert list((tmp_path / "runs").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    check = doctor.writing_check(tmp_path / "file")
+    assert check.status == "FAIL" and check.cure
+
+
+def test_model_checks_want_whole_weights_for_mini(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "MODELS", tmp_path)
+    for name, size in zip(doctor.MINI_MODELS, (200_000, 130), strict=False):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"x" * size)
+    statuses = [check.status for check in doctor.model_checks("mini")]
+    assert statuses == ["OK", "FAIL", "FAIL"]  # a stub of 130 bytes is none
+    statuses = [check.status for check in doctor.model_checks("full")]
+    assert statuses == ["OK", "INFO", "INFO"]
+
+
+def test_gpu_check_fails_for_the_full_profile_alone(monkeypatch):
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: False)
+    assert doctor.gpu_check("mini").status == "INFO"
+    assert doctor.gpu_check("full").status == "FAIL"
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: True)
+    assert doctor.gpu_check("full").status == "OK"
+
+
+def test_hub_check_is_never_an_error():
+    check = doctor.hub_check("http://127.0.0.1:9")
+    assert check.status == "INFO" and "does not answer" in check.text
+
+
+def test_package_checks_compare_with_the_pins(monkeypatch):
+    pins = ["pytest==0.0.1", "absent-package==1", "unsloth==0.1"]
+    monkeypatch.setattr(environment, "read_pip_list", lambda path: pins)
+    old, absent, unsloth = doctor.package_checks()
+    assert old.status == "FAIL" and "the pin is 0.0.1" in old.text
+    assert "pip install pytest==0.0.1" in old.cure
+    assert "not installed" in absent.text
+    assert "--no-deps unsloth==0.1" in unsloth.cure
+
+
+def test_widgets_check_looks_for_the_widget_manager(tmp_path):
+    assert doctor.widgets_check(Path(sys.prefix)).status == "OK"
+    check = doctor.widgets_check(tmp_path)
+    assert check.status == "FAIL" and "jupyterlab_widgets" in check.cure
+
+
+def test_unsloth_that_cannot_load_is_no_failure(monkeypatch):
+    monkeypatch.setattr(doctor, "UNSLOTH", "raise ImportError('no triton')")
+    check = doctor.unsloth_check()
+    assert check.status == "INFO" and "no triton" in check.text
+    assert "transformers + PEFT" in check.text
+
+
+def test_four_bit_that_does_not_work_is_a_failure(monkeypatch):
+    monkeypatch.setattr(doctor, "FOUR_BIT", "assert False, 'off by a lot'")
+    check = doctor.four_bit_check()
+    assert check.status == "FAIL" and "off by a lot" in check.text
+    assert "bitsandbytes" in check.cure
+
+
+def test_a_check_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(doctor, "SUBPROCESS_SECONDS", 0.5)
+    worked, text = doctor.last_line_of("import time; time.sleep(60)")
+    assert not worked and "no answer within" in text
+
+
+@pytest.mark.slow
+def test_four_bit_works_here():
+    check = doctor.four_bit_check()
+    assert check.status == "OK", check.text
+
+
+@pytest.mark.slow
+def test_unsloth_check_names_version_and_backend():
+    check = doctor.unsloth_check()
+    version = environment.installed_version("unsloth")
+    assert check.status == "OK", check.text
+    assert check.text.startswith(f"{version}, C")
