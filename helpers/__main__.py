@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from importlib import import_module
 from helpers import PROFILE_NAMES, environment, select_profile
 from helpers.commands import COMMANDS, command_parser
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def main(argv: list[str]) -> int:
@@ -84,10 +85,10 @@ def _load(name: str) -> Callable[[list[str]], int]:
 
 def _run_here(name: str, options: list[str]) -> int:
     # The hub's switch must be right before the command imports anything.
-    shared = command_parser(name, "", add_help=False)
-    known, _ = shared.parse_known_args(options)
+    common = command_parser(name, "", add_help=False)
+    known, _ = common.parse_known_args(options)
     if known.profile not in PROFILE_NAMES:
-        shared.error(
+        common.error(
             f"DISTILL_PROFILE is {known.profile!r}; "
             f"set it to one of {', '.join(PROFILE_NAMES)}, or unset it"
         )
@@ -104,7 +105,7 @@ def _run_bare(name: str, options: list[str], *, asks_help: bool) -> int:
             raise
     command_parser(name, COMMANDS[name].summary).print_help()
     print(
-        "\nThe environment is not made yet, so these are the shared options "
+        "\nThe environment is not made yet, so these are the common options "
         f"only.\n`python3 -m helpers {name}` makes it; then --help shows all."
     )
     return 0
@@ -125,4 +126,6 @@ def _hand_over(python: str, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As an exception, so that a set-up stops the program it waits for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(main(sys.argv[1:]))

@@ -139,12 +139,16 @@ def _plain(text: str) -> str:
 
 # --- numbers ----------------------------------------------------------------
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?)"
+# At most 100 digits: a model that repeats itself has given no answer.
+_DIGITS = (
+    r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,30}(?:\.[0-9]{1,100})?|"
+    r"[0-9]{1,100}(?:\.[0-9]{1,100})?)"
+)
 _NUMBER = re.compile(
     rf"""(?<![A-Za-z0-9^])(?<!\^\{{)(?<![0-9]\.)   # not in m2, 10^2, 1.2.3
     (?P<sign>(?<![)}}\]])-)?
-    (?:(?P<whole>[0-9]+)\s+(?=[0-9]+/[0-9]))?      # 2 1/2
-    (?P<top>{_DIGITS}|\.[0-9]+)
+    (?:(?P<whole>[0-9]{{1,9}})\s+(?=[0-9]{{1,9}}/[0-9]))?  # 2 1/2
+    (?P<top>{_DIGITS}|\.[0-9]{{1,100}})
     (?:\s?/\s?(?P<bottom>{_DIGITS}))?
     (?![0-9]|st\b|nd\b|rd\b|th\b)                  # not the 3rd
     (?:\s*(?P<scale>thousand|million|billion)\b)?""",
@@ -209,6 +213,7 @@ _WEAK = re.compile(
 _NEGATION = re.compile(
     r"(?:\bnot|n't|\bno|\bwithout)\s+(?:an?\s+|any\s+)?$", re.IGNORECASE
 )
+_RECENT, _REACH = 20, 400  # candidates read from the end; their length
 _OPERATOR = re.compile(r"\s*(?:[-+*/×÷=]|x\s*[0-9]|\\)")
 _THEREFORE = re.compile(r"\b(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 
@@ -229,26 +234,27 @@ def _explicit_value(text: str) -> tuple[int, str | None]:
     """Position and value of the answer that is marked as final, if any."""
     marked = [
         _boxed(text),
-        [(at.end(), text[at.end() :]) for at in re.finditer("####", text)],
-        [(at.end(), text[at.end() :]) for at in _STATED.finditer(text)],
+        [(at.end(), None) for at in re.finditer("####", text)],
+        [(at.end(), None) for at in _STATED.finditer(text)],
     ]
     for candidates in marked:
-        for position, content in reversed(candidates):
-            value = _first_value(content)
+        for start, end in reversed(candidates[-_RECENT:]):
+            value = _first_value(text[start : end or start + _REACH])
             if value is not None:
-                return position, value
+                return start, value
     return -1, None
 
 
-def _boxed(text: str) -> list[tuple[int, str]]:
-    """Every closed \\boxed{...} with its braces balanced, in order."""
+def _boxed(text: str) -> list[tuple[int, int]]:
+    """Start and end of what the last \\boxed{...} hold, braces balanced."""
     found = []
-    for match in re.finditer(r"\\(?:f?boxed|fbox)\s*\{", text):
+    openings = list(re.finditer(r"\\(?:f?boxed|fbox)\s*\{", text))
+    for match in openings[-_RECENT:]:
         depth = 1
-        for end in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
+        for end, sign in enumerate(text[match.end() :][:_REACH], match.end()):
+            depth += {"{": 1, "}": -1}.get(sign, 0)
             if depth == 0:
-                found.append((match.end(), text[match.end() : end]))
+                found.append((match.end(), end))
                 break
     return found
 
@@ -278,7 +284,9 @@ def _last_denial(pattern: re.Pattern[str], text: str) -> int:
     starts = [
         match.start()
         for match in pattern.finditer(text)
-        if not _NEGATION.search(text[: match.start()])
+        if not _NEGATION.search(
+            text[max(0, match.start() - 20) : match.start()]
+        )
     ]
     return starts[-1] if starts else -1
 

@@ -8,10 +8,12 @@ example is those ids followed by the answer and the end-of-turn token.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 SENTINEL = "\u2402ANSWER\u2403"
 THINK_OPEN = "<think>\n"
+THINK_TAGS = ("<think>", "</think>")
 
 Messages = list[dict[str, str]]
 
@@ -38,16 +40,31 @@ def control_tokens(tokenizer: Any) -> list[str]:
     return sorted(markup, key=len, reverse=True)
 
 
+@lru_cache(maxsize=16)
+def control_pattern(
+    tokenizer: Any, size: int, keep: tuple[str, ...]
+) -> re.Pattern[str]:
+    """One pattern for all of them: the real Gemma has 6,400 such tokens.
+
+    `size` is the tokenizer's length, so that an added token is seen.
+    """
+    tokens = [t for t in control_tokens(tokenizer) if t not in keep]
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+
+
 def disarm(text: str, tokenizer: Any, *, keep: tuple[str, ...] = ()) -> str:
     """Break control tokens inside user text: `<eos>` becomes `< eos>`.
 
     A question may quote `<end_of_turn>`; without this it would close the
     user's turn and put words into the model's mouth.
     """
-    for token in control_tokens(tokenizer):
-        if token not in keep:
-            text = text.replace(token, f"< {token[1:]}")
-    return text
+    pattern = control_pattern(tokenizer, len(tokenizer), keep)
+    return pattern.sub(lambda found: f"< {found[0][1:]}", text)
+
+
+def own_tags(message: dict[str, str]) -> tuple[str, ...]:
+    """What a message may contain as it is: a model's thought, its tags."""
+    return THINK_TAGS if message["role"] == "assistant" else ()
 
 
 def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
@@ -58,7 +75,8 @@ def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
             "Use the instruction-tuned model (-it), or pass chat_template."
         )
     safe = [
-        {**m, "content": disarm(m["content"], tokenizer)} for m in messages
+        {**m, "content": disarm(m["content"], tokenizer, keep=own_tags(m))}
+        for m in messages
     ]
     return tokenizer.apply_chat_template(
         safe, tokenize=False, add_generation_prompt=generate
@@ -114,7 +132,7 @@ def encode_example(
         raise ChatError("the last message must be a non-empty answer")
     prompt = render(messages[:-1], tokenizer, generate=True)
     answer = disarm(
-        messages[-1]["content"], tokenizer, keep=("<think>", "</think>")
+        messages[-1]["content"], tokenizer, keep=own_tags(messages[-1])
     )
     if prompt.endswith(THINK_OPEN):  # the template has opened the thought
         answer = answer.removeprefix(THINK_OPEN)

@@ -41,9 +41,16 @@ def read_pip_list(path: Path) -> list[str]:
 
     Raises SetupError if the list is missing or a line cannot be read.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SetupError(
+            f"{path} cannot be read ({error.strerror}): "
+            "run the commands in a complete clone of the course."
+        ) from error
     found: list[str] = []
     indent = None
-    for raw in path.read_text(encoding="utf-8").splitlines():
+    for raw in text.splitlines():
         line = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
         if not line:
             continue
@@ -223,7 +230,7 @@ def _make() -> str:
             steps.make_venv()
             again = False
         elif finished_once:
-            steps.say("environment.yml has changed: updating .venv.")
+            steps.say("The pins have changed: updating .venv.")
             stamp.unlink()  # from here on it is half-made
             again = False
         else:

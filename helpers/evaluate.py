@@ -17,7 +17,13 @@ from helpers.answers import extract_answer, is_correct, split_trace
 from helpers.commands import command_parser
 from helpers.generate import Completion, generate
 from helpers.memory import peak_memory_mb
-from helpers.models import Loaded, load_adapter, load_student, load_teacher
+from helpers.models import (
+    Loaded,
+    ModelError,
+    load_adapter,
+    load_student,
+    load_teacher,
+)
 from helpers.problems import load_problems
 from helpers.profiles import Profile, get_profile, set_seed
 from helpers.result_files import Result, write_result
@@ -175,13 +181,23 @@ def to_result(
 
 
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
-    """The model of an arm: the teacher, or the 4-bit student."""
+    """The model of an arm: the teacher, or the 4-bit student.
+
+    Raises ModelError for an arm of another name without its `adapter`.
+    """
     if arm == "teacher":
         return load_teacher(profile)
+    if arm == "student_after":
+        adapter = adapter or profile.run_folder / "sft" / "final"
+    elif arm != "student_before" and adapter is None:
+        raise ModelError(
+            f"arm {arm!r}: name its checkpoint with --adapter, or choose "
+            "teacher, student_before or student_after."
+        )
     student = load_student(profile)
     if arm == "student_before":
         return student
-    return load_adapter(student, adapter or profile.run_folder / "sft/final")
+    return load_adapter(student, adapter)
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,8 @@ An author registers worked cases next to the others in exercise_cases.py:
         yield (torch.tensor([1.0, -2.0]),), torch.tensor([0.5, -1.0])
         yield (torch.zeros(2),), torch.zeros(2), 1e-3
 
-Each case is (arguments, expected) or (arguments, expected, tolerance). An
+Each case is (arguments, expected) or (arguments, expected, tolerance); a
+single argument needs no tuple around it, unless it is one itself. An
 expected value may also be a function: it gets the learner's value and
 returns what is wrong with it in a few words, or None. The learner then calls
 `check("03.1", their_function)`. Nothing here ever raises, so that "run all"

@@ -27,13 +27,25 @@ def write_atomic(path: Path, text: str) -> Path:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
+        draft.chmod(0o644)  # a temporary file is for its owner alone
         os.replace(draft, path)
     except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
         raise OSError(
             error.errno,
             f"cannot write {path.name}: {error.strerror}. Free some space or "
             "check the folder's permissions; the old file is unchanged",
         ) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
     return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a JSON-lines file, without what ends them.
+
+    Not `str.splitlines`: that also cuts at U+2028 and U+0085, which JSON
+    allows inside a text.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines

@@ -125,17 +125,23 @@ def evaluate_expression(expression: str, values: dict[str, int]) -> Any:
                 return visit(body)
             case ast.Constant(value=int() as value):
                 return value
-            case ast.Name(id=name):
+            case ast.Name(id=name) if name in values:
                 return values[name]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in NODES:
                 return NODES[type(op)](visit(left), visit(right))
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
+            case ast.Compare(
+                left=left, ops=[op], comparators=[right]
+            ) if type(op) in NODES:
                 return NODES[type(op)](visit(left), visit(right))
             case ast.BoolOp(op=ast.And(), values=parts):
                 return all(visit(part) for part in parts)
-        raise ValueError(f"a template cannot contain {expression!r}")
+        raise refusal
 
-    return visit(ast.parse(expression, mode="eval"))
+    refusal = ValueError(f"a template cannot contain {expression!r}")
+    try:
+        return visit(ast.parse(expression, mode="eval"))
+    except SyntaxError:
+        raise refusal from None
 
 
 def draw_numbers(spec: str, rng: random.Random) -> dict[str, int]:

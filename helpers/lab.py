@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,37 +29,34 @@ def main(argv: list[str]) -> int:
     if not NOTEBOOKS.is_dir():
         print(f"There is no folder {NOTEBOOKS}.", file=sys.stderr)
         return 2
-    command = lab_command(port=options.port, browser=not options.no_browser)
-    environment = {
-        **os.environ,
-        "DISTILL_PROFILE": options.profile,
-        "DISTILL_SEED": str(options.seed),
-        "JUPYTERLAB_SETTINGS_DIR": str(write_settings(SETTINGS)),
-        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel is this very Python
-    }
-    child = subprocess.Popen(command, env=environment)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue  # JupyterLab asks whether to stop; wait for its end
+    os.environ["DISTILL_PROFILE"] = options.profile
+    os.environ["DISTILL_SEED"] = str(options.seed)
+    os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(write_settings(SETTINGS))
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
+    from jupyterlab.labapp import LabApp
+
+    LabApp.launch_instance(
+        lab_arguments(port=options.port, browser=not options.no_browser)
+    )
+    return 0
 
 
-def lab_command(*, port: int, browser: bool) -> list[str]:
-    """Return the command: this machine only, token on, no pop-ups."""
-    command = [sys.executable, "-m", "jupyterlab"]
-    command += ["--ip=127.0.0.1", f"--port={port}"]
-    command += [f"--ServerApp.root_dir={NOTEBOOKS}"]
-    command += ["--LabApp.news_url=None"]
-    command += [
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+def lab_arguments(*, port: int, browser: bool) -> list[str]:
+    """Return the options: this machine only, token on, no pop-ups."""
+    arguments = [
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        f"--ServerApp.root_dir={NOTEBOOKS}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+        "--KernelManager.transport_encryption=auto",
     ]
-    command += ["--LabApp.extension_manager=readonly"]
     if not browser:
-        command += ["--no-browser"]
+        arguments.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command += ["--allow-root"]  # containers; it listens locally only
-    return command
+        arguments.append("--allow-root")  # in a container
+    return arguments
 
 
 def write_settings(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """Build the mini lab: problems, two tokenizers, one teacher, two students.
 
 `python3 -m helpers minilab` rebuilds everything from one seed. Training goes
-through transformers' Trainer, writes a checkpoint every 500 steps to
+through transformers' Trainer, writes a checkpoint every 1,000 steps to
 data/runs/minilab/ and resumes from the last one after a kill.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,8 @@ import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
     GenerationConfig,
     PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -35,7 +30,9 @@ from helpers import chat
 from helpers import minilab_text as text
 from helpers.commands import command_parser
 from helpers.files import DATA, RUNS, write_atomic
+from helpers.generate import chunks
 from helpers.generator import Problem, generate_problems
+from helpers.minilab_models import RECIPES, Recipe
 
 MODELS = DATA / "models"
 WORK = RUNS / "minilab"
@@ -45,85 +42,6 @@ EOS = "<|im_end|>"
 MAX_LENGTH = 320
 
 Example = dict[str, list[int]]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one mini model is made.
-
-    `mix` gives the share of each text form: thinking, at_once, prose, sums.
-    """
-
-    name: str
-    build: Callable[[], PreTrainedModel]
-    tokenizer: Callable[[int], Any]
-    template: str
-    mix: dict[str, float]
-    examples: int
-    learning_rate: float = 2e-3
-
-
-def qwen(*, hidden: int, layers: int, heads: int) -> PreTrainedModel:
-    """A Qwen3 with 32-wide heads and a vocabulary padded to 896 rows."""
-    config = Qwen3Config(
-        vocab_size=896,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=2,
-        head_dim=32,
-        tie_word_embeddings=True,
-        max_position_embeddings=1024,
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def gemma() -> PreTrainedModel:
-    """A Gemma 3 whose layers alternate sliding and full attention."""
-    config = Gemma3TextConfig(
-        vocab_size=1024,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        sliding_window=64,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-        max_position_embeddings=1024,
-    )
-    return Gemma3ForCausalLM(config)
-
-
-AT_ONCE = {"at_once": 0.4, "prose": 0.35, "sums": 0.25}
-RECIPES = (
-    Recipe(
-        name="mini-qwen3",
-        build=lambda: qwen(hidden=192, layers=4, heads=6),
-        tokenizer=text.train_qwen_tokenizer,
-        template=text.QWEN_THINKING_TEMPLATE,
-        mix={"thinking": 0.8, "sums": 0.2},
-        examples=224_000,
-    ),
-    Recipe(
-        name="mini-gemma3",
-        build=gemma,
-        tokenizer=text.train_gemma_tokenizer,
-        template=text.GEMMA_TEMPLATE,
-        mix=AT_ONCE,
-        examples=288_000,
-    ),
-    Recipe(
-        name="mini-qwen3-small",
-        build=lambda: qwen(hidden=128, layers=3, heads=4),
-        tokenizer=text.train_qwen_tokenizer,
-        template=text.QWEN_TEMPLATE,
-        mix=AT_ONCE,
-        examples=256_000,
-    ),
-)
 
 
 def build_problems(seed: int) -> dict[str, list[dict]]:
@@ -165,7 +83,7 @@ def save_tokenizer(recipe: Recipe, seed: int) -> Any:
 def encode_form(
     form: str, problem: Problem, tokenizer: Any, rng: random.Random
 ) -> Example:
-    """One training example of the named form, labels included."""
+    """One training example of the named form; questions carry no label."""
     if form in ("thinking", "at_once"):
         answer = text.final_sentence(problem)
         if form == "thinking":
@@ -176,19 +94,14 @@ def encode_form(
         )
         if example is None:
             raise ValueError(f"longer than {MAX_LENGTH}: {problem.question}")
-        if form == "at_once":  # pretraining text: every token is trained on
-            example["labels"] = list(example["input_ids"])
         return example
-    plain = (
-        text.prose(problem, rng) if form == "prose" else text.arithmetic(rng)
-    )
-    head = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
-    ids = [
-        *head,
-        *chat.encode_text(plain, tokenizer),
-        tokenizer.eos_token_id,
-    ]
-    return {"input_ids": ids, "labels": list(ids)}
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
+    written = text.arithmetic(rng)
+    if form == "prose":
+        start += chat.encode_text(problem.question, tokenizer)
+        written = "\n" + text.prose(problem, rng)
+    ids = [*chat.encode_text(written, tokenizer), tokenizer.eos_token_id]
+    return {"input_ids": start + ids, "labels": [-100] * len(start) + ids}
 
 
 def stream(
@@ -210,15 +123,22 @@ def stream(
 def make_dataset(
     recipe: Recipe, tokenizer: Any, *, seed: int, count: int
 ) -> Dataset:
-    """The examples as a dataset with a `length` column for grouping."""
+    """The examples in training order, batches of similar lengths together.
+
+    Eight batches are drawn at random, sorted by length, cut, and shuffled:
+    little padding, and still several templates in every batch. (Sorting
+    thousands of rows at once fills a batch with one template, and the model
+    forgets the others: it was tried, and it learned next to nothing.)
+    """
     rows = list(stream(recipe, tokenizer, seed=seed, count=count))
-    return Dataset.from_dict(
-        {
-            "input_ids": [row["input_ids"] for row in rows],
-            "labels": [row["labels"] for row in rows],
-            "length": [len(row["input_ids"]) for row in rows],
-        }
-    )
+    rng = random.Random(seed)
+    ordered: list[Example] = []
+    for window in chunks(rows, 8 * recipe.batch_size):
+        window.sort(key=lambda row: len(row["input_ids"]))
+        batches = list(chunks(window, recipe.batch_size))
+        rng.shuffle(batches)
+        ordered += [row for batch in batches for row in batch]
+    return Dataset.from_list(ordered)
 
 
 def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> None:
@@ -254,7 +174,7 @@ def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
     output = WORK / recipe.name
     arguments = TrainingArguments(
         output_dir=str(output),
-        per_device_train_batch_size=64,
+        per_device_train_batch_size=recipe.batch_size,
         num_train_epochs=1,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
@@ -262,10 +182,10 @@ def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
         weight_decay=0.01,
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        train_sampling_strategy="group_by_length",
-        save_steps=500,
+        train_sampling_strategy="sequential",
+        save_steps=1000,
         save_total_limit=2,
-        logging_steps=50,
+        logging_steps=100,
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
         seed=seed,

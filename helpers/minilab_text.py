@@ -101,7 +101,10 @@ def thinking_answer(problem: Problem, rng: random.Random) -> str:
 
 
 def prose(problem: Problem, rng: random.Random) -> str:
-    """A worked solution in running text, as books print it; never a chat."""
+    """A worked solution in running text, as books print it after a question.
+
+    It never occurs in a chat, and never inside `<think>`.
+    """
     if rng.random() < 0.5:
         lines = [f"{s.label}: {s.equation}." for s in problem.steps]
     else:
@@ -110,7 +113,7 @@ def prose(problem: Problem, rng: random.Random) -> str:
         lines.append(f"{problem.conflict}, so there is no solution.")
     else:
         lines.append(f"So it is {problem.answer}.")
-    return f"{problem.question}\n{' '.join(lines)}"
+    return " ".join(lines)
 
 
 def arithmetic(rng: random.Random) -> str:
@@ -139,7 +142,7 @@ def corpus(seed: int, count: int = 4000) -> Iterable[str]:
     held_out = generate_problems(count // 10, seed=seed + 1, held_out=True)
     for problem in [*generate_problems(count, seed=seed), *held_out]:
         yield f"Question: {problem.question}"
-        yield prose(problem, rng)
+        yield f"{problem.question}\n{prose(problem, rng)}"
         yield thought(problem, rng) + " " + final_sentence(problem)
         yield "Let me think. I think so. user model assistant system"
 

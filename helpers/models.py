@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from helpers import chat
 from helpers.profiles import Profile
@@ -30,6 +31,9 @@ PROJECTIONS = (
 
 # Harmless on a machine without a GPU: a faster kernel that is not installed.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 class ModelError(ValueError):
@@ -56,11 +60,15 @@ def unsloth_backend() -> tuple[Any, str]:
     try:
         import unsloth
     except (ImportError, NotImplementedError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        return None, f"{type(error).__name__}: {first_line}"
+        return None, f"{type(error).__name__}: {first_line(error)}"
     where = "GPU" if torch.cuda.is_available() else "CPU"
     name = f"unsloth {unsloth.__version__} ({where})"
     return unsloth.FastLanguageModel, name
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_model_id(name: str) -> str:
@@ -94,7 +102,7 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
         model = AutoModelForCausalLM.from_pretrained(
             name, device_map=device, use_safetensors=True, **options
         )
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise load_error(name, error) from error
     model.eval()
     return Loaded(model, tokenizer, f"transformers ({profile.dtype})")
@@ -102,9 +110,8 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
 
 def load_error(name: str, error: Exception) -> ModelError:
     """One sentence for the many ways in which a model does not load."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelError(
-        f"cannot load {Path(name).name!r}: {lines[0]} "
+        f"cannot load {Path(name).name!r}: {first_line(error)} "
         "Check the id and your connection, or name a local folder in "
         "DISTILL_TEACHER or DISTILL_STUDENT."
     )
@@ -137,7 +144,7 @@ def load_student(profile: Profile, name: str | None = None) -> Loaded:
             loaded = load_with_unsloth(fast, reason, profile, name)
         else:
             loaded = load_plain(reason, profile, name)
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise load_error(name, error) from error
     check_student(loaded, name)
     if profile.load_in_4bit and not quantized_layers(loaded.model):
@@ -266,6 +273,12 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
         )
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(loaded.model, str(folder))
+    try:
+        model = PeftModel.from_pretrained(loaded.model, str(folder))
+    except LOAD_ERRORS as error:
+        raise ModelError(
+            f"{folder.name}: this adapter does not fit the student "
+            f"({first_line(error)}). Load the student it was trained on."
+        ) from error
     model.eval()
     return Loaded(model, loaded.tokenizer, loaded.backend)

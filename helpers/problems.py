@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from helpers.files import DATA
+from helpers.answers import gold_answer
+from helpers.files import DATA, read_lines
 from helpers.generator import generate_problems, make_problem
 
 __all__ = [
@@ -87,14 +88,17 @@ def cut_validation(rows: list[Problem], split: str) -> list[Problem]:
 def read_problems(path: Path) -> list[Problem]:
     """Read and check one JSON-lines file; ids are made where missing."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except FileNotFoundError as error:
         raise ProblemFileError(
             f"{path.name} does not exist. Check DISTILL_PROBLEMS, or unset "
             "it to use the problems that the course ships."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ProblemFileError(f"{path.name}: {error}") from error
+        raise ProblemFileError(
+            f"{path.name} cannot be read ({type(error).__name__}). Name a "
+            "UTF-8 text file that you may read."
+        ) from error
     problems: list[Problem] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -103,6 +107,7 @@ def read_problems(path: Path) -> list[Problem]:
         where = f"{path.name}, line {number}"
         problem = check_problem(line, where)
         problem.setdefault("id", f"{path.stem}-{len(problems):05d}")
+        problem["id"] = str(problem["id"])
         first = seen.setdefault(problem["id"], number)
         if first != number:
             raise ProblemFileError(
@@ -134,7 +139,11 @@ def check_problem(line: str, where: str) -> Problem:
                 f"{where}: no text in {field!r}. A problem needs a question "
                 'and an answer: {"question": "...", "answer": "... #### 72"}.'
             )
-    if "####" not in problem["answer"]:
+    try:
+        scored = "####" in problem["answer"] and gold_answer(problem["answer"])
+    except ValueError:
+        scored = None
+    if not scored:
         raise ProblemFileError(
             f"{where}: the answer has no final `#### value` line, so nothing "
             "can be scored. Add it, as GSM8K does."

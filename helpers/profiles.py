@@ -21,6 +21,12 @@ BOXED = (
     "within \\boxed{{}}. If it has no solution, put no solution there."
 )
 
+SWITCHES = {"1": True, "true": True, "yes": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -145,14 +151,13 @@ def get_profile(
 
 def parse_override(name: str, text: str, kind: type) -> object:
     """An environment variable as the field's own type."""
-    if kind is bool:
-        return text.lower() not in ("0", "false", "no")
     try:
-        return kind(text)
-    except ValueError as error:
+        return SWITCHES[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        wanted = {bool: "1 or 0", int: "a whole number", float: "a number"}
         raise ValueError(
-            f"DISTILL_{name.upper()}={text!r} is no {kind.__name__}. Correct "
-            "the environment variable or unset it."
+            f"DISTILL_{name.upper()}={text!r}: expected {wanted[kind]}. "
+            "Correct the environment variable or unset it."
         ) from error
 
 

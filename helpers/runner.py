@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 import threading
 import time
@@ -11,19 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from helpers.commands import command_parser
 from helpers.environment import REPOSITORY
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 RUNS = REPOSITORY / "data" / "runs"
 PUBLISHED = REPOSITORY / "data" / "results"
 MIB = 2**20
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -137,12 +130,23 @@ def run_notebook(
     """Execute one notebook in a fresh kernel, in the notebook's folder."""
     import nbformat
 
+    from helpers.execution import execute
     from helpers.notebook_files import clean_notebook, save_html, save_notebook
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except nbformat.reader.NotJSONError:
+        cure = f"git checkout -- notebooks/{path.name}"
+        error = f"{path.name} is not a notebook. Bring it back: {cure}"
+        return Outcome(path.name, 0.0, 0.0, error)
     start = time.monotonic()
     with peak_memory() as peak:
-        error = _execute(notebook, path, environment=environment)
+        error = execute(
+            notebook,
+            path,
+            environment=environment,
+            bar_options={**_bar_options(), "disable": not _is_live()},
+        )
     outcome = Outcome(path.name, time.monotonic() - start, peak[0], error)
     clean_notebook(notebook, repository=REPOSITORY)
     save_notebook(notebook, copies / path.name)
@@ -179,90 +183,18 @@ def peak_memory() -> Iterator[list[float]]:
         thread.join()
 
 
-def _execute(
-    notebook: NotebookNode, path: Path, *, environment: dict[str, str]
-) -> str:
-    """Run every cell; return the report of the failure, or ""."""
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-    from tqdm import tqdm
-
-    current = [0]
-    cells = tqdm(
-        total=len(notebook.cells),
-        unit="cell",
-        position=1,
-        leave=False,
-        **_bar_options(),
-    )
-
-    def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
-        current[0] = cell_index
-        cells.update(cell_index - cells.n)
-
-    client = NotebookClient(
-        notebook,
-        kernel_manager_class=_this_python(),
-        kernel_name="python3",
-        timeout=None,
-        resources={"metadata": {"path": str(path.parent)}},
-        store_widget_state=False,
-        record_timing=False,
-        coalesce_streams=True,
-        on_cell_start=on_cell_start,
-    )
-    try:
-        client.execute(env={**os.environ, **environment})
-    except CellExecutionError as error:
-        return _report(notebook, path, current[0], str(error))
-    except DeadKernelError:
-        cure = (
-            "The kernel died. Most often the memory was full: close other "
-            "programs, or use a smaller profile (--profile mini)."
-        )
-        return _report(notebook, path, current[0], cure)
-    finally:
-        cells.close()
-    return ""
-
-
-def _this_python() -> type:
-    """A kernel manager that starts this very Python, whatever is set up."""
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
-    from traitlets import default
-
-    class ThisPython(AsyncKernelManager):
-        @default("kernel_spec_manager")
-        def _only_the_native_one(self) -> KernelSpecManager:
-            return KernelSpecManager(kernel_dirs=[], parent=self)
-
-    return ThisPython
-
-
-def _report(notebook: NotebookNode, path: Path, index: int, error: str) -> str:
-    """The notebook, the cell, its source and its error."""
-    cell = notebook.cells[index]
-    for output in cell.outputs:
-        if output.output_type == "error" and output.traceback:
-            error = "\n".join(output.traceback)
-    source = "".join(f"    {line}\n" for line in cell.source.split("\n"))
-    count = len(notebook.cells)
-    text = (
-        f"{path.name}, cell {index + 1} of {count} failed:\n\n"
-        f"{source}\n{error}"
-    )
-    return text if sys.stdout.isatty() else COLOURS.sub("", text)
-
-
 def _summary(outcomes: Sequence[Outcome], results: Path) -> str:
     """What is printed at the end of a run."""
-    from helpers.results import table_text
+    from helpers.results import ResultFileError, table_text
 
     parts = []
     if outcomes[-1].error:
         parts.append(outcomes[-1].error)
-    parts.append("Measured results\n" + table_text(results))
+    try:
+        table = table_text(results)
+    except ResultFileError as error:
+        table = str(error)
+    parts.append(f"Measured results\n{table}")
     lines = [f"{'notebook':<32}{'seconds':>9}{'peak MiB':>10}"]
     for item in outcomes:
         name = Path(item.name).stem + (" (failed)" if item.error else "")
@@ -277,5 +209,8 @@ def _summary(outcomes: Sequence[Outcome], results: Path) -> str:
 
 def _bar_options() -> dict[str, object]:
     # A log file has no use for a bar that moves: a line now and then will do.
-    live = sys.stderr.isatty()
-    return {"file": sys.stderr, "mininterval": 0.2 if live else 20.0}
+    return {"file": sys.stderr, "mininterval": 0.2 if _is_live() else 20.0}
+
+
+def _is_live() -> bool:
+    return sys.stderr.isatty()

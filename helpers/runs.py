@@ -8,6 +8,7 @@ killed run needs to continue.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -51,18 +52,45 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
     draft.rename(folder)
 
 
-def run_settings(profile: Profile, **chosen: Any) -> dict[str, Any]:
+SETTINGS = (
+    "learning_rate",
+    "batch_size",
+    "gradient_accumulation",
+    "max_length",
+    "dtype",
+    "load_in_4bit",
+)
+
+
+def run_settings(
+    profile: Profile, traces: list[dict], **chosen: Any
+) -> dict[str, Any]:
     """What must be equal for a killed run to be continued."""
-    names = ("student", "learning_rate", "batch_size", "max_length", "dtype")
     fields = asdict(profile)
-    settings = {name: fields[name] for name in names}
-    settings["student"] = Path(profile.student).name
-    settings["gradient_accumulation"] = profile.gradient_accumulation
-    return {**settings, **chosen}
+    text = json.dumps([(t["question"], t["qwen3_answer"]) for t in traces])
+    return {
+        "student": Path(profile.student).name,
+        **{name: fields[name] for name in SETTINGS},
+        "traces": len(traces),
+        "traces_sha256": hashlib.sha256(text.encode()).hexdigest()[:12],
+        **chosen,
+    }
 
 
-def open_run(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Prepare the run's folder; True when there is a state to resume.
+def run_folder(profile: Profile, run: str) -> Path:
+    """Where a run lives; raises RunError for a name that leads elsewhere."""
+    folder = profile.run_folder / run
+    if profile.run_folder.resolve() not in folder.resolve().parents:
+        raise RunError(
+            f"the run name {run!r} must be a plain name, for instance sft"
+        )
+    return folder
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> Path | None:
+    """Prepare the run's folder; the checkpoint to resume from, if any.
 
     Raises RunError when the folder holds a run with other settings.
     """
@@ -82,7 +110,23 @@ def open_run(folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
                 f"here): {changed}. Name another run, or overwrite=True."
             )
     write_atomic(stamp, json.dumps(settings, indent=1))
-    return any((folder / "resume").glob("checkpoint-*"))
+    return last_checkpoint(folder / "resume")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; removes those that a kill cut short.
+
+    The Trainer writes trainer_state.json last, so without it the rest may be
+    missing or half written.
+    """
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            complete[json.loads(state)["global_step"]] = checkpoint
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return complete[max(complete)] if complete else None
 
 
 def read_run(folder: Path) -> TrainingRun:

@@ -26,6 +26,7 @@ from helpers.runs import (
     TrainingRun,
     open_run,
     read_run,
+    run_folder,
     run_settings,
     save_adapter,
 )
@@ -195,9 +196,9 @@ def train_student(
     """
     rank, epochs = rank or profile.rank, epochs or profile.epochs
     traces = list(traces)
-    folder = profile.run_folder / run
+    folder = run_folder(profile, run)
     settings = run_settings(
-        profile, rank=rank, epochs=epochs, seed=seed, traces=len(traces)
+        profile, traces, rank=rank, epochs=epochs, seed=seed
     )
     resume = open_run(folder, settings, overwrite)
     if (folder / "log.json").exists():
@@ -219,7 +220,7 @@ def train_student(
         progress=progress,
     )
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume or None)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return finish_run(trainer, student, folder, time.perf_counter() - started)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.answers import split_trace
+from helpers.files import read_lines
 
 FIELDS = {
     "id": str,
@@ -29,30 +30,38 @@ class TraceFileError(ValueError):
 def read_traces(path: Path) -> list[dict]:
     """Every row of a trace file, checked; raises TraceFileError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = check_lines(read_lines(path), path.name)
     except FileNotFoundError as error:
         raise TraceFileError(
             f"{path.name} does not exist. Run notebook 02, or "
             "`python3 -m helpers traces`, to make it."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise TraceFileError(f"{path.name}: {error}") from error
-    rows: list[dict] = []
-    first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        row = check_row(line, f"{path.name}, line {number}")
-        first = first_line.setdefault(row["id"], number)
-        if first != number:
-            raise TraceFileError(
-                f"{path.name}, line {number}: the id {row['id']!r} stands on "
-                f"line {first} already. Delete one of the two lines."
-            )
-        rows.append(row)
+        raise TraceFileError(
+            f"{path.name} cannot be read ({type(error).__name__}). Name a "
+            "trace file that you may read."
+        ) from error
     if not rows:
         raise TraceFileError(
             f"{path.name} is empty. Delete it and run "
             "`python3 -m helpers traces` again."
         )
+    return rows
+
+
+def check_lines(lines: list[str], name: str) -> list[dict]:
+    """Parsed lines of the file `name`; no id may come twice."""
+    rows: list[dict] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        row = check_row(line, f"{name}, line {number}")
+        first = first_line.setdefault(row["id"], number)
+        if first != number:
+            raise TraceFileError(
+                f"{name}, line {number}: the id {row['id']!r} stands on "
+                f"line {first} already. Delete one of the two lines."
+            )
+        rows.append(row)
     return rows
 
 

@@ -24,9 +24,9 @@ from helpers.trace_files import (
     FIELDS,
     TraceFileError,
     audit_traces,
+    check_lines,
     filter_traces,
     load_traces,
-    read_traces,
 )
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "teacher_messages",
 ]
 
-CHUNK = 256
+BATCHES_A_CHUNK = 4  # a kill costs at most this many batches of work
 
 
 def teacher_messages(question: str, profile: Profile) -> chat.Messages:
@@ -77,9 +77,10 @@ def generate_traces(
     """
     record = sampling_record(profile, seed)
     done = resume_point(path, problems, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    append_rows(path, [])  # no write access? say so before the work
     start = 0
-    for number, chunk in enumerate(chunks(problems, CHUNK)):
+    size = BATCHES_A_CHUNK * profile.generation_batch
+    for number, chunk in enumerate(chunks(problems, size)):
         missing = max(0, done - start)
         start += len(chunk)
         if missing >= len(chunk):
@@ -95,16 +96,42 @@ def generate_traces(
 def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     """How many of the problems the file already answers, in order.
 
-    A last line without its newline is what a kill leaves behind; it is cut
-    off. Anything else that does not fit raises TraceFileError.
+    The line that a kill left half written is cut off, but only after all
+    else has been found to fit. Otherwise TraceFileError is raised and the
+    file stays as it was.
     """
     if not path.exists():
         return 0
-    drop_partial_line(path)
-    rows = read_traces(path) if path.stat().st_size else []
+    try:
+        content = path.read_bytes()
+        keep = content.rfind(b"\n") + 1
+        whole = content[:keep].decode().split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceFileError(
+            f"{path.name} cannot be continued ({type(error).__name__}). Name "
+            "another file."
+        ) from error
+    rest = content[keep:]
+    finished = is_json(rest)
+    if finished:  # whole but for its newline
+        whole.append(rest.decode())
+    rows = check_lines(whole, path.name)
+    check_rows_fit(rows, problems, record, path.name)
+    if finished:
+        append_rows(path, [], text="\n")
+    elif rest:
+        check_rest_fits(rest, problems[len(rows) :], path.name)
+        os.truncate(path, keep)
+    return len(rows)
+
+
+def check_rows_fit(
+    rows: list[dict], problems: list[dict], record: dict, name: str
+) -> None:
+    """Raises TraceFileError when the rows were made for something else."""
     if len(rows) > len(problems):
         raise TraceFileError(
-            f"{path.name} holds {len(rows)} traces, but only {len(problems)} "
+            f"{name} holds {len(rows)} traces, but only {len(problems)} "
             "problems were asked for. Name another file, or raise the limit."
         )
     for number, (row, problem) in enumerate(
@@ -113,29 +140,37 @@ def resume_point(path: Path, problems: list[dict], record: dict) -> int:
         for field, expected in (
             ("id", problem["id"]),
             ("question", problem["question"]),
+            ("gold", problem["answer"]),
             ("sampling", record),
         ):
             if row[field] != expected:
                 raise TraceFileError(
-                    f"{path.name}, line {number}: {field} is {row[field]!r}, "
+                    f"{name}, line {number}: {field} is {row[field]!r}, "
                     f"this run expects {expected!r}. The file was made for "
                     "other problems or settings; name another file."
                 )
-    return len(rows)
 
 
-def drop_partial_line(path: Path) -> None:
-    """Cut a last line that has no newline; whole lines stay untouched."""
-    content = path.read_bytes()
-    keep = content.rfind(b"\n") + 1
-    if keep < len(content):
-        try:
-            json.loads(content[keep:])
-        except ValueError:
-            os.truncate(path, keep)
-        else:  # whole but for its newline
-            with path.open("ab") as handle:
-                handle.write(b"\n")
+def check_rest_fits(rest: bytes, problems: list[dict], name: str) -> None:
+    """A last line may only be cut off if it is the start of the next row."""
+    start = b""
+    if problems:
+        known = {key: problems[0][key] for key in ("id", "question")}
+        start = json.dumps(known, ensure_ascii=False)[:-1].encode()
+    if not start or not (rest.startswith(start) or start.startswith(rest)):
+        raise TraceFileError(
+            f"{name} ends in a line that no run of these problems has begun: "
+            f"{rest[:40]!r}. Name another file, or delete that line."
+        )
+
+
+def is_json(line: bytes) -> bool:
+    """Whether a line is complete; a half-written object never is."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def answer_chunk(
@@ -180,12 +215,17 @@ def answer_chunk(
     ]
 
 
-def append_rows(path: Path, rows: list[dict]) -> None:
-    """Append lines and flush each to disk; raises OSError with the cure."""
+def append_rows(path: Path, rows: list[dict], *, text: str = "") -> None:
+    """Append `text`, then a line for each row, flushed to disk one by one.
+
+    Makes the file and its folder. Raises OSError with the cure.
+    """
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", newline="\n") as handle:
-            for row in rows:
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for line in [text, *lines]:
+                handle.write(line)
                 handle.flush()
                 os.fsync(handle.fileno())
     except OSError as error:

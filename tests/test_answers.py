@@ -140,6 +140,9 @@ EXTRACTED = {
     ],
     "several numbers": [("3 boxes of 24 make 72, less 10 is 62.", "62")],
     "no number": [("I do not know.", None), ("", None), ("$", None)],
+    "repetition": [  # minutes, or an error, when it is searched carelessly
+        (sign * 6000, None) for sign in ("9", r"\boxed{", "answer is ")
+    ],
 }
 
 

@@ -7,7 +7,6 @@ and notebooks/ for the keywords that the code really passes.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import json
 import os
@@ -76,8 +75,6 @@ def _resolve(name: str) -> Any:
 
 def _accepted(target: Any) -> set[str]:
     """The argument names of a class or function, without its **kwargs."""
-    if dataclasses.is_dataclass(target):
-        return {item.name for item in dataclasses.fields(target)}
     parameters = inspect.signature(target).parameters.values()
     return {
         item.name for item in parameters if item.kind is not item.VAR_KEYWORD

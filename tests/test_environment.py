@@ -58,6 +58,11 @@ def test_read_pip_list_names_what_it_cannot_read(tmp_path, text, words):
         environment.read_pip_list(path)
 
 
+def test_read_pip_list_says_so_when_there_is_no_file(tmp_path):
+    with pytest.raises(SetupError, match="a complete clone of the course"):
+        environment.read_pip_list(tmp_path / "environment.yml")
+
+
 def test_environment_pins_every_package_exactly_and_ends_with_itself():
     *pins, last = environment.read_pip_list(YAML)
     assert last == "-e ."

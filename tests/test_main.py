@@ -90,7 +90,7 @@ def test_help_on_a_bare_python_makes_no_environment(bare_course, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_shows_the_shared_options(name, capsys):
+def test_help_of_every_command_shows_the_common_options(name, capsys):
     with pytest.raises(SystemExit) as ended:
         entry._load(name)(["--help"])
     assert ended.value.code == 0

@@ -1,9 +1,14 @@
 """`helpers run` on small notebooks made for the purpose."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -114,6 +119,12 @@ def test_run_says_what_to_do_when_the_kernel_dies(course, capsys):
     assert "The kernel died" in text and "os._exit(9)" in text
 
 
+def test_run_names_a_file_that_is_no_notebook(course, capsys):
+    course("00_a.ipynb").write_text("<<<<<<< HEAD")
+    assert runner.main([]) == 1
+    assert "git checkout -- notebooks/00_a.ipynb" in capsys.readouterr().out
+
+
 def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
     for name in ("A1_z.ipynb", "03_c.ipynb", "00_a.ipynb", "draft.ipynb"):
         course(name)
@@ -151,7 +162,9 @@ def test_clean_paths_shortens_private_folders(text, expected):
 
 
 def test_clean_notebook_keeps_static_outputs_and_drops_noise():
-    cell = new_code_cell("x", metadata={"execution": {"t": "1"}, "tags": ["a"]})
+    cell = new_code_cell(
+        "x", metadata={"execution": {"t": "1"}, "tags": ["a"]}
+    )
     cell.outputs = [
         nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}}),
         nbformat.v4.new_output("display_data", {"image/png": "AAAA"}),
@@ -183,3 +196,29 @@ def test_save_notebook_leaves_the_old_file_when_the_disk_is_full(
     with pytest.raises(OSError, match="cannot write a.ipynb"):
         save_notebook(new_notebook(), path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.ipynb"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_run_interrupted_stops_the_kernel_without_a_traceback(course):
+    course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
+    code = (
+        "import sys, pathlib; from helpers import runner, __main__ as entry;"
+        "from helpers import environment;"
+        "environment.ensure = lambda: sys.executable;"
+        f"runner.NOTEBOOKS = pathlib.Path({str(runner.NOTEBOOKS)!r});"
+        f"runner.RUNS = pathlib.Path({str(runner.RUNS)!r});"
+        "sys.exit(entry.main(['run']))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
+    )
+    while not (runner.NOTEBOOKS / "busy").exists():
+        assert child.poll() is None
+        time.sleep(0.1)
+    (kernel,) = psutil.Process(child.pid).children()
+    child.send_signal(signal.SIGINT)
+    _, text = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "Interrupted." in text and "Traceback" not in text
+    assert not kernel.is_running()

@@ -1,0 +1,127 @@
+"""helpers.profiles: three sizes, and overrides of the right type."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import FrozenInstanceError, fields
+
+import numpy
+import pytest
+import torch
+
+from helpers import PROFILE_NAMES
+from helpers.files import DATA, RUNS
+from helpers.profiles import PROFILES, get_profile, set_seed
+
+
+def test_get_profile_default_is_mini_and_local():
+    profile = get_profile(environment={})
+    assert profile.name == "mini"
+    for model in (profile.teacher, profile.student, profile.kd_student):
+        assert str(DATA / "models") in model
+
+
+def test_profiles_are_those_that_the_commands_offer():
+    assert tuple(PROFILES) == PROFILE_NAMES
+    for name, profile in PROFILES.items():
+        assert profile.name == name
+        assert "{question}" in profile.teacher_prompt
+        assert profile.teacher_prompt.format(question="1?").startswith(
+            ("1?", "Question: 1?")
+        )
+
+
+def test_get_profile_full_is_the_original_pair():
+    profile = get_profile("full", {})
+    assert profile.teacher == "Qwen/Qwen3-4B-Thinking-2507"
+    assert profile.student == "unsloth/gemma-3-1b-it"
+    assert profile.epochs == 4
+
+
+def test_get_profile_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="'huge'.*mini, laptop, full"):
+        get_profile("huge", {})
+    with pytest.raises(ValueError, match="unknown profile 'huge'"):
+        get_profile(environment={"DISTILL_PROFILE": "huge"})
+
+
+def test_get_profile_reads_the_environment():
+    profile = get_profile(
+        environment={
+            "DISTILL_PROFILE": "laptop",
+            "DISTILL_STUDENT": "/models/my-gemma",
+            "DISTILL_TRACES": "50",
+            "DISTILL_LEARNING_RATE": "1e-4",
+            "DISTILL_LOAD_IN_4BIT": "0",
+            "DISTILL_TEACHER_IN_4BIT": "TRUE",
+            "DISTILL_EPOCHS": "",
+        }
+    )
+    assert profile.name == "laptop"
+    assert profile.student == "/models/my-gemma"
+    assert profile.traces == 50 and type(profile.traces) is int
+    assert profile.learning_rate == 1e-4
+    assert profile.load_in_4bit is False
+    assert profile.teacher_in_4bit is True
+    assert profile.epochs == PROFILES["laptop"].epochs
+
+
+def test_get_profile_an_argument_wins_over_the_environment():
+    assert get_profile("full", {"DISTILL_PROFILE": "mini"}).name == "full"
+    assert get_profile("mini", {"DISTILL_NAME": "other"}).name == "mini"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("TRACES", "many", "a whole number"),
+        ("TRACES", "5.5", "a whole number"),
+        ("LEARNING_RATE", "fast", "a number"),
+        ("LOAD_IN_4BIT", "maybe", "1 or 0"),
+    ],
+)
+def test_get_profile_wrong_type_is_one_sentence(field, text, expected):
+    with pytest.raises(ValueError) as caught:
+        get_profile(environment={f"DISTILL_{field}": text})
+    message = str(caught.value)
+    assert f"DISTILL_{field}='{text}'" in message
+    assert expected in message and "unset it" in message
+
+
+def test_get_profile_every_field_can_be_overridden():
+    for field in fields(PROFILES["mini"]):
+        if field.name == "name":
+            continue
+        old = getattr(PROFILES["mini"], field.name)
+        variable = f"DISTILL_{field.name.upper()}"
+        text = "1" if isinstance(old, bool | int | float) else "abc"
+        new = getattr(get_profile(environment={variable: text}), field.name)
+        assert type(new) is type(old) and new == type(old)(text), field.name
+
+
+def test_profile_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        get_profile("mini", {}).epochs = 9
+
+
+def test_profile_paths():
+    assert get_profile("mini", {}).traces_path == (
+        DATA / "traces" / "teacher.jsonl"
+    )
+    full = get_profile("full", {})
+    assert full.traces_path == RUNS / "full" / "traces" / "teacher.jsonl"
+    assert full.run_folder == RUNS / "full"
+
+
+def test_set_seed_seeds_all_three(monkeypatch):
+    def draw():
+        return random.random(), numpy.random.rand(), torch.rand(1).item()
+
+    assert set_seed(5) == 5
+    first = draw()
+    set_seed(5)
+    assert draw() == first
+    assert set_seed(6) == 6
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+    monkeypatch.setenv("DISTILL_SEED", "11")
+    assert set_seed() == 11

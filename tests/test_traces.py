@@ -1,0 +1,447 @@
+"""helpers.traces and helpers.trace_files: safe to kill, honest to read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from helpers import traces as module
+from helpers.files import ROOT
+from helpers.trace_files import (
+    TraceFileError,
+    audit_traces,
+    filter_traces,
+    loops,
+)
+from helpers.traces import generate_traces, load_traces, teacher_messages
+
+COUNT = 14  # a chunk is 12 problems here: one and a bit
+SENTENCE = "the same eight words come back again and "
+
+
+def make(path: Path, folder: Path, count: int = COUNT, **options: Any) -> Any:
+    """Let the tiny teacher answer the first `count` problems."""
+    teacher = tiny.teacher()
+    seed = options.pop("seed", 7)
+    return generate_traces(
+        tiny.problems(count),
+        teacher.model,
+        teacher.tokenizer,
+        path,
+        profile=tiny.profile(folder, **options),
+        seed=seed,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> bytes:
+    """The file that an uninterrupted run writes."""
+    folder = tmp_path_factory.mktemp("whole")
+    make(folder / "traces.jsonl", folder)
+    return (folder / "traces.jsonl").read_bytes()
+
+
+def row(**changes: Any) -> dict:
+    """A sound trace, with changes."""
+    return {**tiny.traces(1)[0], **changes}
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in rows]
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path
+
+
+# --- made once, safe to kill -------------------------------------------------
+
+
+def test_generate_traces_rows_are_complete(whole, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(whole)
+    rows = load_traces(path)
+    problems = tiny.problems(COUNT)
+    assert [r["id"] for r in rows] == [p["id"] for p in problems]
+    assert [r["gold"] for r in rows] == [p["answer"] for p in problems]
+    assert all(r["qwen3_answer"].startswith("<think>\n") for r in rows)
+    assert rows[0]["sampling"] == {
+        "teacher": "mini-qwen3",
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "top_k": 20,
+        "max_new_tokens": 16,
+        "seed": 7,
+    }
+    assert len(set(rows["qwen3_answer"])) > 10
+
+
+def test_generate_traces_reports_the_token_limit(whole, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(whole)
+    rows = list(load_traces(path))
+    cut = [r for r in rows if r["finish_reason"] == "length"]
+    assert cut and all(r["completion_tokens"] == 16 for r in cut)
+    assert audit_traces(rows)["cut by the token limit"] == len(cut)
+
+
+def test_generate_traces_resumes_from_any_byte(whole, tmp_path):
+    """Every kind of stump a kill can leave gives the same file in the end."""
+    rng = random.Random(2)
+    ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
+    cuts = {0, 1, 5, 12, len(whole) - 1, len(whole)}
+    cuts |= {ends[0], ends[0] + 1, ends[4] + 1, ends[11] + 1, ends[12] + 3}
+    cuts |= {rng.randrange(len(whole)) for _ in range(8)}
+    for number, cut in enumerate(sorted(cuts)):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(whole[:cut])
+        rows = make(path, tmp_path)
+        assert path.read_bytes() == whole, cut
+        assert len(rows) == COUNT
+
+
+def test_generate_traces_finished_file_costs_nothing(
+    whole, tmp_path, monkeypatch
+):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(whole)
+    monkeypatch.setattr(module, "answer_chunk", None)  # would raise
+    assert len(make(path, tmp_path)) == COUNT
+    path.write_bytes(whole[:-1])  # an editor took the last newline away
+    assert len(make(path, tmp_path)) == COUNT
+    assert path.read_bytes() == whole
+
+
+def test_generate_traces_continues_to_a_higher_limit(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    make(path, tmp_path, 5)
+    five = path.read_bytes()
+    rows = make(path, tmp_path)
+    assert path.read_bytes().startswith(five)
+    assert [r["id"] for r in rows] == [p["id"] for p in tiny.problems(COUNT)]
+
+
+def test_generate_traces_a_kill_costs_few_batches(tmp_path, monkeypatch):
+    """What is finished is on disk before the next chunk is begun."""
+    path = tmp_path / "traces.jsonl"
+    lines_before = []
+    inner = module.answer_chunk
+
+    def spy(chunk, *arguments, **options):
+        lines_before.append(path.read_bytes().count(b"\n"))
+        assert len(chunk) <= 4 * 2
+        return inner(chunk, *arguments, **options)
+
+    monkeypatch.setattr(module, "answer_chunk", spy)
+    make(path, tmp_path, generation_batch=2)
+    assert lines_before == [0, 8]
+
+
+def test_append_rows_line_separators_stay_inside_a_line(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    text = "<think>\na\u2028b\x85c\x0bd\n</think>\n\n5"
+    module.append_rows(path, [row(qwen3_answer=text), row(id="other")])
+    assert path.read_bytes().count(b"\n") == 2
+    rows = load_traces(path)
+    assert rows[0]["qwen3_answer"] == text and len(rows) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_generate_traces_survives_sigkill(tmp_path):
+    """Killed at random moments and started again until it is done."""
+    output = tmp_path / "traces.jsonl"
+    worker = Path(__file__).parent / "trace_worker.py"
+
+    def start(path: Path) -> subprocess.Popen:
+        folder = str(tiny.folder("mini-qwen3"))
+        command = [sys.executable, str(worker), folder, str(path), "2", "32"]
+        return subprocess.Popen(command, cwd=ROOT)
+
+    rng = random.Random(time.time_ns())
+    kills, sizes = 0, []
+    for attempt in range(12):
+        process = start(output)
+        goal = (sizes[-1] if sizes else 0) + rng.randrange(1, 9_000)
+        while process.poll() is None:
+            size = output.stat().st_size if output.exists() else 0
+            if size >= goal and kills < 3:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(rng.random() / 100)
+        status = process.wait()
+        sizes.append(output.stat().st_size)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, attempt
+    assert kills == 3 and sizes == sorted(sizes)
+    reference = tmp_path / "reference.jsonl"
+    assert start(reference).wait() == 0
+    assert output.read_bytes() == reference.read_bytes()
+    assert reference.read_bytes().count(b"\n") == 48
+
+
+# --- refused, and left as it was ---------------------------------------------
+
+
+def refused(path: Path, folder: Path, content: bytes, **options: Any) -> str:
+    """The sentence that continuing this file is refused with."""
+    path.write_bytes(content)
+    with pytest.raises(TraceFileError) as caught:
+        make(path, folder, **options)
+    assert path.read_bytes() == content
+    message = str(caught.value)
+    assert path.name in message and str(folder) not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"seed": 8}, ["line 1", "sampling", "'seed': 8"]),
+        ({"temperature": 0.7}, ["line 1", "sampling", "0.7"]),
+        ({"max_new_tokens": 17}, ["line 1", "other problems or settings"]),
+        ({"count": 3}, ["holds 14 traces", "only 3 problems"]),
+    ],
+)
+@pytest.mark.parametrize("cut", [0, 20])
+def test_generate_traces_refuses_other_settings(
+    whole, tmp_path, options, parts, cut
+):
+    if "count" in options and cut:
+        parts = ["holds 13 traces", "only 3 problems"]
+    content = whole[: len(whole) - cut]
+    message = refused(tmp_path / "t.jsonl", tmp_path, content, **options)
+    assert all(part in message for part in parts), message
+    assert "name another file" in message.lower()
+
+
+@pytest.mark.parametrize("field", ["id", "question", "gold"])
+def test_generate_traces_refuses_other_problems(whole, tmp_path, field):
+    rows = [json.loads(line) for line in whole.splitlines()]
+    rows[2][field] = "something else"
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    message = refused(path, tmp_path, path.read_bytes())
+    assert f"t.jsonl, line 3: {field} is 'something else'" in message
+
+
+def test_generate_traces_refuses_a_foreign_file(whole, tmp_path):
+    notes = b"shopping list\nmilk\n"
+    assert "line 1: not JSON" in refused(tmp_path / "a", tmp_path, notes)
+    one_line = b"a text without an end of line"
+    message = refused(tmp_path / "b", tmp_path, one_line)
+    assert "no run of these problems has begun" in message
+    other_row = b'{"id": "other-001", "question": "1?", "qw'
+    assert "'t.jsonl'" not in refused(
+        tmp_path / "t.jsonl",
+        tmp_path,
+        whole[: whole.index(b"\n") + 1] + other_row,
+    )
+    after_the_end = whole + b'{"id": "tiny-014"'
+    message = refused(tmp_path / "c", tmp_path, after_the_end)
+    assert "delete that line" in message
+    assert "cannot be continued" in refused(
+        tmp_path / "d", tmp_path, b"\xff\xfe\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ('{"id": "x", "quest', ["not JSON", "delete it"]),
+        ("", ["not JSON"]),
+        ("[1]", ["expected an object"]),
+        ('{"text": "hello"}', ["'id'", "no trace file of this course"]),
+        (json.dumps(row(id="x", correct="yes")), ["'correct'", "no bool"]),
+        (json.dumps(row(id="x", completion_tokens=True)), ["no int"]),
+    ],
+)
+def test_load_traces_refuses_a_bad_line(tmp_path, line, parts):
+    path = tmp_path / "t.jsonl"
+    content = json.dumps(row()) + "\n" + line + "\n"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TraceFileError) as caught:
+        load_traces(path)
+    message = str(caught.value)
+    assert message.startswith("t.jsonl, line 2:")
+    assert all(part in message for part in parts), message
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_load_traces_refuses_a_truncated_last_line(whole, tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(whole[:-30])
+    with pytest.raises(TraceFileError, match="line 14: not JSON.*cut off"):
+        load_traces(path)
+
+
+def test_load_traces_refuses_an_empty_and_a_missing_file(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.touch()
+    with pytest.raises(TraceFileError, match="t.jsonl is empty.*helpers tr"):
+        load_traces(path)
+    with pytest.raises(TraceFileError, match="gone.jsonl.*notebook 02"):
+        load_traces(tmp_path / "gone.jsonl")
+    with pytest.raises(TraceFileError, match="cannot be read"):
+        load_traces(tmp_path)
+
+
+def test_load_traces_refuses_a_duplicate_id(tmp_path):
+    rows = [row(id="a"), row(id="b"), row(id="a")]
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    with pytest.raises(TraceFileError, match="line 3: the id 'a'.*line 1"):
+        load_traces(path)
+
+
+# --- a disk that fails -------------------------------------------------------
+
+
+def test_generate_traces_full_disk_keeps_what_was_there(
+    whole, tmp_path, monkeypatch
+):
+    path = tmp_path / "t.jsonl"
+    begun = whole[: whole.index(b"\n") + 1]
+    path.write_bytes(begun)
+    calls = iter(range(99))
+    real = os.fsync
+
+    def full(descriptor):
+        if next(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="t.jsonl: No space left.*make space"):
+        make(path, tmp_path)
+    assert path.read_bytes().startswith(begun)
+    monkeypatch.undo()
+    make(path, tmp_path)
+    assert path.read_bytes() == whole
+
+
+def test_generate_traces_no_write_access_is_said_before_the_work(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "answer_chunk", None)  # would raise
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="cannot write t.jsonl.*permissions"):
+        make(blocked / "t.jsonl", tmp_path)
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(OSError, match="t.jsonl: Permission denied"):
+        make(tmp_path / "t.jsonl", tmp_path)
+
+
+def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    from helpers.files import write_atomic
+
+    path = write_atomic(tmp_path / "log.json", "old")
+    assert path.stat().st_mode & 0o444 == 0o444
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="log.json: No space.*unchanged"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert [p.name for p in tmp_path.iterdir()] == ["log.json"]
+
+
+# --- audit and filter --------------------------------------------------------
+
+GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+ROWS = [
+    row(id="1", question="q1"),
+    row(id="2", question="q2", correct=False),
+    row(
+        id="3",
+        question="q3",
+        qwen3_answer="<think>\nand so on",
+        finish_reason="length",
+        completion_tokens=160,
+        correct=False,
+    ),
+    row(id="4", question="q4", qwen3_answer="<think>\n6\n</think>\n\n"),
+    row(id="5", question="q5", qwen3_answer="<think>\n\n</think>\n\n12."),
+    row(id="6", question="q5", qwen3_answer="<think>" + GOOD),
+    row(id="7", question="q7", qwen3_answer=GOOD + SENTENCE * 5),
+    row(id="8", question="q8", qwen3_answer="The answer is 12."),
+    row(id="9", question="q9", completion_tokens=100),
+]
+
+
+def test_audit_traces_counts_every_fault():
+    assert audit_traces(ROWS, test_questions=["q1", "q9", "q77"]) == {
+        "traces": 9,
+        "correct": 7,
+        "cut by the token limit": 1,
+        "thought not closed": 2,
+        "tags doubled": 1,
+        "thought empty": 1,
+        "answer empty": 1,
+        "loops": 1,
+        "wrong answer": 2,
+        "repeated questions": 1,
+        "questions of the test": 2,
+        "tokens, median": 60,
+        "tokens, longest": 160,
+        "tokens, all": 160 + 100 + 7 * 60,
+    }
+
+
+def test_audit_traces_of_nothing():
+    counts = audit_traces([])
+    assert counts["traces"] == 0 and counts["tokens, longest"] == 0
+
+
+def test_filter_traces_one_reason_a_trace():
+    kept, reasons = filter_traces(ROWS)
+    assert [r["id"] for r in kept] == ["1", "9"]
+    assert reasons == {
+        "wrong answer": 1,
+        "cut by the token limit": 1,
+        "answer empty": 1,
+        "thought empty": 1,
+        "tags doubled": 1,
+        "loops": 1,
+        "thought not closed": 1,
+    }
+    assert len(kept) + sum(reasons.values()) == len(ROWS)
+
+
+def test_filter_traces_wrong_ones_and_long_ones():
+    kept, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
+    assert [r["id"] for r in kept] == ["1", "2"]
+    assert reasons["longer than 99 tokens"] == 1
+    assert "wrong answer" not in reasons
+
+
+def test_loops_needs_four_repeats_of_eight_words():
+    assert loops(SENTENCE * 4)
+    assert not loops(SENTENCE * 3)
+    assert not loops("yes " * 8) and not loops("")
+
+
+def test_teacher_messages_use_the_profiles_wording():
+    full = tiny.PROFILES["full"]
+    [message] = teacher_messages("1 + 1? {x}", full)
+    assert message["content"].startswith("1 + 1? {x}\n")
+    assert "\\boxed{}" in message["content"]

@@ -1,0 +1,149 @@
+"""Tiny, randomly initialised models in ordinary folders, for the tests.
+
+They are Qwen3 and Gemma 3 in shape and speak through the mini lab's real
+tokenizers; each is made once a session, in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import random
+import shutil
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from helpers.models import Loaded, load_teacher, unsloth_backend
+
+unsloth_backend()  # it wants to be imported before transformers
+
+import torch  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+)
+
+from helpers import minilab  # noqa: E402
+from helpers import minilab_text as text  # noqa: E402
+from helpers.generator import generate_problems  # noqa: E402
+from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
+
+TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
+
+
+@cache
+def root() -> Path:
+    """A temporary folder that goes when the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="distill-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def tokenizer(name: str) -> Any:
+    """The shipped tokenizer of a mini model."""
+    return AutoTokenizer.from_pretrained(MODELS / name)
+
+
+def tiny_gemma() -> Gemma3ForCausalLM:
+    """Two layers, one of each kind of attention; window 16, width 64."""
+    config = Gemma3TextConfig(
+        vocab_size=1024,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+        max_position_embeddings=1024,
+    )
+    return Gemma3ForCausalLM(config)
+
+
+@cache
+def folder(name: str) -> Path:
+    """The folder of a tiny model; its outputs vary, so they can differ."""
+    recipe = next(r for r in minilab.RECIPES if r.name == name)
+    torch.manual_seed(3)
+    if name == STUDENT:
+        model = tiny_gemma()
+    else:
+        model = minilab.qwen(hidden=64, layers=2, heads=2)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.mul_(2.0 if "embed" in key else 8.0)
+    place = root() / name
+    tokenizer(name).save_pretrained(place)
+    with mock.patch.object(minilab, "MODELS", root()):
+        minilab.finish(model, recipe, tokenizer(name))
+    return place
+
+
+def profile(run_folder: Path, **changes: Any) -> Profile:
+    """The mini profile on the tiny models, its runs in `run_folder`.
+
+    A profile's runs are in data/runs/<name>: an absolute name leads away.
+    """
+    small: dict[str, Any] = {
+        "teacher": str(folder(TEACHER)),
+        "student": str(folder(STUDENT)),
+        "max_new_tokens": 16,
+        "generation_batch": 3,
+        "batch_size": 4,
+        "epochs": 2,
+        "rank": 4,
+    }
+    name = str(run_folder)
+    return replace(PROFILES["mini"], name=name, **{**small, **changes})
+
+
+@cache
+def teacher() -> Loaded:
+    """The tiny teacher, for inference alone."""
+    return load_teacher(PROFILES["mini"], str(folder(TEACHER)))
+
+
+@cache
+def plain_student() -> Loaded:
+    """The tiny student in float32, for inference alone."""
+    return load_teacher(PROFILES["mini"], str(folder(STUDENT)))
+
+
+@cache
+def worked(count: int, seed: int = 99) -> tuple[Any, ...]:
+    """Generated mini problems with their steps."""
+    return tuple(generate_problems(count, seed=seed))
+
+
+def problems(count: int) -> list[dict]:
+    """Mini problems as the loaders give them."""
+    return [
+        {"id": f"tiny-{i:03d}", "question": p.question, "answer": p.gold}
+        for i, p in enumerate(worked(count))
+    ]
+
+
+def traces(count: int) -> list[dict]:
+    """What a perfect teacher would have answered, as trace rows."""
+    rng = random.Random(5)
+    return [
+        {
+            "id": f"tiny-{i:03d}",
+            "question": p.question,
+            "gold": p.gold,
+            "qwen3_answer": text.thinking_answer(p, rng),
+            "finish_reason": "stop",
+            "completion_tokens": 60,
+            "correct": True,
+            "sampling": {},
+        }
+        for i, p in enumerate(worked(count))
+    ]
