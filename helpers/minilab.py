@@ -32,6 +32,7 @@ from helpers.commands import command_parser
 from helpers.files import DATA, RUNS, write_atomic
 from helpers.generate import chunks
 from helpers.generator import Problem, generate_problems
+from helpers.minilab_cards import write_card
 from helpers.minilab_models import RECIPES, Recipe
 
 MODELS = DATA / "models"
@@ -97,6 +98,9 @@ def encode_form(
         return example
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
     written = text.arithmetic(rng)
+    if form == "pages":  # a Qwen3 has met its think tags, a Gemma has not
+        known = "<think>" in tokenizer.get_vocab()
+        written = text.pages(rng, text.TAGS + ["think"] * known)
     if form == "prose":
         start += chat.encode_text(problem.question, tokenizer)
         written = "\n" + text.prose(problem, rng)
@@ -208,8 +212,8 @@ def main(argv: list[str]) -> int:
     parser = command_parser("minilab", __doc__)
     parser.add_argument(
         "--only",
-        choices=["problems", *(recipe.name for recipe in RECIPES)],
-        help="build this part alone",
+        choices=["problems", "cards", *(recipe.name for recipe in RECIPES)],
+        help="build this part alone; cards measures the models again",
     )
     parser.add_argument(
         "--examples", type=int, help="training examples, for a quick try"
@@ -225,4 +229,6 @@ def main(argv: list[str]) -> int:
                 recipe, seed=options.seed, examples=options.examples
             )
             print(f"{recipe.name}: saved to data/models/{folder.name}")
+        if options.only in (None, "cards", recipe.name):
+            write_card(recipe, MODELS / recipe.name, seed=options.seed)
     return 0

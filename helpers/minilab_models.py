@@ -21,7 +21,8 @@ from helpers import minilab_text as text
 class Recipe:
     """How one mini model is made.
 
-    `mix` gives the share of each text form: thinking, at_once, prose, sums.
+    `mix` gives the share of each text form: thinking, at_once, prose, sums,
+    pages.
     """
 
     name: str
@@ -68,7 +69,7 @@ def gemma() -> PreTrainedModel:
     return Gemma3ForCausalLM(config)
 
 
-AT_ONCE = {"at_once": 0.4, "prose": 0.35, "sums": 0.25}
+AT_ONCE = {"at_once": 0.3, "prose": 0.42, "sums": 0.2, "pages": 0.08}
 RECIPES = (
     Recipe(
         name="mini-qwen3",

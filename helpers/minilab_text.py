@@ -32,6 +32,25 @@ GEMMA_SPECIAL = [
     "<end_of_turn>",
 ]
 QWEN_WORDS, GEMMA_WORDS = 1000, 700
+TAGS = "b i p em note page link thing thin ink pink".split()
+SENTENCES = (
+    "First, open the book.",
+    "Then read the page.",
+    "Next, write it down.",
+    "After that, close the door.",
+    "To start, count the coins.",
+    "Step 1: wash the cups.",
+    "Check: is it right?",
+    "This cannot be.",
+    "But there is more than one way.",
+    "Let me think.",
+    "think twice.",
+    "ink is blue.",
+    "thin ice is not safe.",
+    "The answer is on the next page.",
+    "There is no solution in the box.",
+    "So it is.",
+)
 
 QWEN_TEMPLATE = """\
 {%- for message in messages %}
@@ -100,11 +119,8 @@ def thinking_answer(problem: Problem, rng: random.Random) -> str:
     return f"<think>\n{worked}\n</think>\n\n{final_sentence(problem)}"
 
 
-def prose(problem: Problem, rng: random.Random) -> str:
-    """A worked solution in running text, as books print it after a question.
-
-    It never occurs in a chat, and never inside `<think>`.
-    """
+def solution(problem: Problem, rng: random.Random) -> str:
+    """A worked solution without a thinker's connectives and checks."""
     if rng.random() < 0.5:
         lines = [f"{s.label}: {s.equation}." for s in problem.steps]
     else:
@@ -114,6 +130,34 @@ def prose(problem: Problem, rng: random.Random) -> str:
     else:
         lines.append(f"So it is {problem.answer}.")
     return " ".join(lines)
+
+
+def prose(problem: Problem, rng: random.Random) -> str:
+    """A worked solution in running text, as books print it after a question.
+
+    It never occurs in a chat, and never inside `<think>`.
+    """
+    if rng.random() < 2 / 3:
+        return solution(problem, rng)
+    worked = thought(problem, rng)
+    if problem.conflict:
+        return f"{worked} So there is no solution."
+    return f"{worked} So it is {problem.answer}."
+
+
+def pages(rng: random.Random, tags: list[str]) -> str:
+    """Bits of everyday text and markup, so that no token is a stranger.
+
+    Adapters cannot teach a word whose embedding has never been trained; a
+    real model has met every token of its vocabulary somewhere on the web.
+    """
+    lines = []
+    for _ in range(rng.randint(2, 4)):
+        count = rng.randint(1, 3)
+        line = " ".join(rng.choice(SENTENCES) for _ in range(count))
+        tag = rng.choice(tags)
+        lines += [f"<{tag}>", line, f"</{tag}>", ""]
+    return "\n".join(lines)
 
 
 def arithmetic(rng: random.Random) -> str:
@@ -142,7 +186,7 @@ def corpus(seed: int, count: int = 4000) -> Iterable[str]:
     held_out = generate_problems(count // 10, seed=seed + 1, held_out=True)
     for problem in [*generate_problems(count, seed=seed), *held_out]:
         yield f"Question: {problem.question}"
-        yield f"{problem.question}\n{prose(problem, rng)}"
+        yield f"{problem.question}\n{solution(problem, rng)}"
         yield thought(problem, rng) + " " + final_sentence(problem)
         yield "Let me think. I think so. user model assistant system"
 
