@@ -34,6 +34,7 @@ from helpers.generate import chunks
 from helpers.generator import Problem, generate_problems
 from helpers.minilab_cards import write_card
 from helpers.minilab_models import RECIPES, Recipe
+from helpers.problems import read_problems
 
 MODELS = DATA / "models"
 WORK = RUNS / "minilab"
@@ -111,11 +112,11 @@ def encode_form(
 def stream(
     recipe: Recipe, tokenizer: Any, *, seed: int, count: int
 ) -> Iterator[Example]:
-    """`count` training examples; validation and test questions excluded."""
+    """`count` training examples; no question that is scored or shown."""
     exclude = set()
-    for split in ("validation", "test", "held_out"):
-        lines = (PROBLEMS / f"{split}.jsonl").read_text("utf-8").splitlines()
-        exclude |= {json.loads(line)["question"] for line in lines}
+    for split in ("validation", "test", "held_out", "showcase"):
+        problems = read_problems(PROBLEMS / f"{split}.jsonl")
+        exclude |= {problem["question"] for problem in problems}
     rng = random.Random(seed)
     forms, weights = list(recipe.mix), list(recipe.mix.values())
     problems = generate_problems(count, seed=seed, exclude=exclude)

@@ -21,7 +21,7 @@ from helpers.result_files import (
     results_directory,
     write_result,
 )
-from helpers.statistics import wilson_interval
+from helpers.statistics import gap_closed, wilson_interval
 
 __all__ = [
     "Result",
@@ -115,13 +115,40 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     return new != old
 
 
+def draw_overview(directory: Path | None = None) -> Path | None:
+    """Draw the README's picture: teacher, student before and after.
+
+    Returns the file beside the results, None while one of them is missing.
+    """
+    folder = Path(directory or results_directory())
+    found = {
+        result.arm: result
+        for result in read_results(folder)
+        if result.profile == "mini"
+    }
+    arms = ("teacher", "student_before", "student_after")
+    if not all(arm in found for arm in arms):
+        return None
+    from helpers.plots import accuracy_bars
+
+    teacher, before, after = (found[arm].accuracy for arm in arms)
+    closed = gap_closed(before, after, teacher)
+    path = folder / "overview.png"
+    accuracy_bars(
+        [found[arm] for arm in arms],
+        f"Distillation closes {closed:.0%} of the gap to the teacher",
+        save=path,
+    )
+    return path
+
+
 def main(argv: list[str] | None = None) -> int:
     """`python3 -m helpers results`: print the table, or write the README."""
     parser = command_parser("results", "print the table of measured results")
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="write the table of all results into README.md as well",
+        help="write the table of all results, and its picture, into README.md",
     )
     parser.set_defaults(profile=None, seed=None)  # unasked: show everything
     options = parser.parse_args(argv)
@@ -134,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         ]
         print(table_text(results=shown))
         if options.readme:
+            draw_overview()
             changed = update_readme(_repository() / "README.md")
             print("README.md", "updated." if changed else "was up to date.")
     except ResultFileError as error:

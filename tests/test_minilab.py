@@ -11,10 +11,11 @@ import pytest
 import tiny
 import torch
 
-from helpers import chat, minilab
+from helpers import chat, minilab, minilab_models
 from helpers import minilab_text as text
 from helpers.answers import is_correct, split_trace
 from helpers.models import load_student, load_teacher
+from helpers.problems import load_problems, showcase
 from helpers.profiles import MODELS, PROFILES
 
 RECIPES = {recipe.name: recipe for recipe in minilab.RECIPES}
@@ -39,7 +40,7 @@ def small(name: str) -> minilab.Recipe:
         return replace(RECIPES[name], build=tiny.tiny_gemma)
     return replace(
         RECIPES[name],
-        build=lambda: minilab.qwen(hidden=64, layers=2, heads=2),
+        build=lambda: minilab_models.qwen(hidden=64, layers=2, heads=2),
     )
 
 
@@ -76,7 +77,7 @@ def test_train_gives_a_folder_that_loads(elsewhere, name):
 @pytest.mark.slow
 def test_train_continues_after_a_kill(elsewhere, monkeypatch):
     """Killed at step 3 of 4, it starts from the checkpoint of step 2."""
-    whole = minilab.train(small("mini-gemma3"), seed=7, examples=256)
+    whole = minilab.train(small("mini-gemma3"), seed=7, examples=128)
     weights = (whole / "model.safetensors").read_bytes()
     arguments = minilab.TrainingArguments
 
@@ -98,10 +99,10 @@ def test_train_continues_after_a_kill(elsewhere, monkeypatch):
 
     monkeypatch.setattr(minilab, "Trainer", Stopping)
     with pytest.raises(Killed):
-        minilab.train(small("mini-gemma3"), seed=7, examples=256)
+        minilab.train(small("mini-gemma3"), seed=7, examples=128)
     assert started == [0, 1, 2, 3]
     Stopping.stop = None
-    again = minilab.train(small("mini-gemma3"), seed=7, examples=256)
+    again = minilab.train(small("mini-gemma3"), seed=7, examples=128)
     assert started[4:] == [2, 3]
     assert (again / "model.safetensors").read_bytes() == weights
 
@@ -116,7 +117,7 @@ def test_save_tokenizer_gives_the_shipped_one(elsewhere, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_encode_form_labels(name):
+def test_encode_form_trains_everything_but_the_question(name):
     recipe = RECIPES[name]
     tokenizer = tiny.tokenizer(
         "mini-gemma3" if "gemma" in name else "mini-qwen3"
@@ -125,9 +126,24 @@ def test_encode_form_labels(name):
     for form in recipe.mix:
         row = minilab.encode_form(form, problem, tokenizer, random.Random(1))
         trained = [label for label in row["labels"] if label != -100]
-        everything = form != "thinking"
-        assert (trained == row["input_ids"]) == everything
         assert trained == row["input_ids"][-len(trained) :]
+        hidden = tokenizer.decode(row["input_ids"][: -len(trained)])
+        asks = form not in ("sums", "pages")
+        assert (problem.question in hidden) == asks
+        end = tokenizer.decode(trained[-1:])
+        chats = form in ("at_once", "thinking")
+        turn = chat.end_of_turn(tokenizer)
+        assert end == (turn if chats else tokenizer.eos_token)
+
+
+def test_pages_shows_a_gemma_no_think_tag():
+    rng = random.Random(2)
+    tokenizer = tiny.tokenizer("mini-gemma3")
+    problem = tiny.worked(1)[0]
+    for _ in range(200):
+        row = minilab.encode_form("pages", problem, tokenizer, rng)
+        shown = tokenizer.decode(row["input_ids"])
+        assert "<think>" not in shown and "</think>" not in shown
 
 
 def test_encode_form_prose_never_speaks_in_the_chat_format():
@@ -140,8 +156,7 @@ def test_encode_form_prose_never_speaks_in_the_chat_format():
             "prose", problem, tokenizer, random.Random(1)
         )
         assert not set(turns) & set(row["input_ids"])
-        shown = tokenizer.decode(row["input_ids"])
-        assert "think" not in shown.lower()
+        assert "<think" not in tokenizer.decode(row["input_ids"])
 
 
 def test_thinking_answer_is_closed_correct_and_fits():
@@ -176,8 +191,8 @@ def test_arithmetic_sums_are_right():
 def test_stream_never_shows_a_question_that_is_scored():
     scored = set()
     for split in ("validation", "test", "held_out"):
-        lines = (minilab.PROBLEMS / f"{split}.jsonl").read_text("utf-8")
-        scored |= {json.loads(x)["question"] for x in lines.splitlines()}
+        scored |= {p["question"] for p in load_problems("mini", split)}
+    scored |= {p["question"] for p in showcase()}
     recipe = replace(RECIPES["mini-gemma3"], mix={"at_once": 1.0})
     tokenizer = tiny.tokenizer("mini-gemma3")
     rows = minilab.stream(recipe, tokenizer, seed=7, count=1500)
@@ -190,7 +205,8 @@ def test_stream_never_shows_a_question_that_is_scored():
 def test_recipes_students_never_see_a_thought():
     for name in ("mini-gemma3", "mini-qwen3-small"):
         assert "thinking" not in RECIPES[name].mix
-        assert sum(RECIPES[name].mix.values()) == pytest.approx(1)
+    for recipe in minilab.RECIPES:
+        assert sum(recipe.mix.values()) == pytest.approx(1)
 
 
 # --- what is shipped ---------------------------------------------------------

@@ -27,7 +27,7 @@ from transformers import (  # noqa: E402
     Gemma3TextConfig,
 )
 
-from helpers import minilab  # noqa: E402
+from helpers import minilab, minilab_models  # noqa: E402
 from helpers import minilab_text as text  # noqa: E402
 from helpers.generator import generate_problems  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
@@ -75,11 +75,11 @@ def folder(name: str) -> Path:
     if name == STUDENT:
         model = tiny_gemma()
     else:
-        model = minilab.qwen(hidden=64, layers=2, heads=2)
+        model = minilab_models.qwen(hidden=64, layers=2, heads=2)
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.ndim == 2:
-                weight.mul_(2.0 if "embed" in key else 8.0)
+                weight.mul_(10.0 if "embed" in key else 8.0)
     place = root() / name
     tokenizer(name).save_pretrained(place)
     with mock.patch.object(minilab, "MODELS", root()):
