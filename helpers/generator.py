@@ -129,9 +129,9 @@ def evaluate_expression(expression: str, values: dict[str, int]) -> Any:
                 return values[name]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in NODES:
                 return NODES[type(op)](visit(left), visit(right))
-            case ast.Compare(
-                left=left, ops=[op], comparators=[right]
-            ) if type(op) in NODES:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
+                type(op) in NODES
+            ):
                 return NODES[type(op)](visit(left), visit(right))
             case ast.BoolOp(op=ast.And(), values=parts):
                 return all(visit(part) for part in parts)

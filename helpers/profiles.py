@@ -54,7 +54,7 @@ class Profile:
     max_length: int = 320
     epochs: int = 4
     rank: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     batch_size: int = 16
     gradient_accumulation: int = 1
     evaluation: int = 600

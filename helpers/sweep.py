@@ -20,7 +20,7 @@ from helpers.sft import build_trainer, encode_traces
 from helpers.trace_files import filter_traces, load_traces
 
 RANK_RESULTS = DATA / "results" / "rank"
-POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 256, 2, 128
+POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 512, 3, 128
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class RankExplorer:
         self.picture = ipywidgets.Image(format="png", width=760)
         self.slider.observe(self.on_move, names="value")
         self.button.on_click(lambda _: self.stopping.set())
-        self.describe("Move the slider to train: 10 to 30 seconds a point.")
+        self.describe("Move the slider to train: 15 to 40 seconds a point.")
         self.draw()
 
     def show(self) -> ipywidgets.VBox:

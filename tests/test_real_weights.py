@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -117,18 +118,40 @@ def test_load_student_real_weights_in_4_bit(student):
 
 
 @pytest.mark.real_weights
-def test_generate_real_weights_know_something(student):
-    """Adapters start at zero: this is the 4-bit base model speaking."""
+def test_load_student_real_weights_read_english(student):
+    """Adapters start at zero: this is the 4-bit base model reading.
+
+    A guess over 262,144 tokens would cost 12.5 nats a token; shuffled words
+    show that it is the order that makes the text easy.
+    """
     _, loaded, _ = student
-    prompts = ["<bos>The capital of France is", "<bos>Q: What is 2+3?\nA:"]
-    paris, sum_ = generate(
+
+    def nats(text: str) -> float:
+        ids = torch.tensor([loaded.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            return float(loaded.model(input_ids=ids, labels=ids).loss)
+
+    problem = load_problems(SAMPLE, "train", limit=1)[0]
+    words = problem["question"].split()
+    read = nats(" ".join(words))
+    random.Random(3).shuffle(words)
+    shuffled = nats(" ".join(words))
+    assert read < 4.5 < shuffled, (read, shuffled)
+
+
+@pytest.mark.real_weights
+def test_generate_real_weights_write_words(student):
+    _, loaded, _ = student
+    answers = generate(
         loaded.model,
         loaded.tokenizer,
-        prompts,
-        max_new_tokens=6,
+        ["<bos>The capital of France is", "<bos>Once upon a time there"],
+        max_new_tokens=8,
         batch_size=2,
     )
-    assert "Paris" in paris.text or "5" in sum_.text
+    for answer in answers:
+        assert answer.tokens <= 8
+        assert len(re.findall(r"[a-z]{2,}", answer.text)) >= 3, answer
 
 
 @pytest.mark.real_weights
@@ -159,5 +182,5 @@ def test_train_student_real_weights_loss_falls(student):
     assert run.steps == 8 and len(losses) == 8
     assert all(torch.isfinite(torch.tensor(losses)))
     first, last = sum(losses[:2]) / 2, sum(losses[-2:]) / 2
-    assert last < 0.8 * first, losses
+    assert last < 0.6 * first, losses
     assert (run.folder / "final" / "adapter_model.safetensors").exists()

@@ -100,23 +100,25 @@ def test_train_student_epochs_differ(finished):
     assert (a - b).abs().max() > 0.05
 
 
-def stop_at(step: int, monkeypatch) -> None:
-    """Make the next training die when it begins this step."""
+def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
+    """The steps that trainings begin from now on; `stop` kills one there."""
     from transformers import TrainerCallback
 
-    build = sft.build_trainer
+    build, begun = sft.build_trainer, []
 
-    class Kill(TrainerCallback):
+    class Watch(TrainerCallback):
         def on_step_begin(self, args, state, control, **_):
-            if state.global_step == step:
+            if state.global_step == stop:
                 raise Killed
+            begun.append(state.global_step)
 
-    def build_and_arm(*arguments, **options):
+    def build_and_watch(*arguments, **options):
         trainer = build(*arguments, **options)
-        trainer.add_callback(Kill())
+        trainer.add_callback(Watch())
         return trainer
 
-    monkeypatch.setattr(sft, "build_trainer", build_and_arm)
+    monkeypatch.setattr(sft, "build_trainer", build_and_watch)
+    return begun
 
 
 @pytest.mark.parametrize("step", [4, 6])
@@ -133,7 +135,7 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
         )
 
     with monkeypatch.context() as patch:
-        stop_at(step, patch)
+        watch(patch, stop=step)
         with pytest.raises(Killed):
             train()
     folder = tmp_path / "sft"
@@ -143,7 +145,9 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     (half / "adapter_model.safetensors").write_bytes(b"half")
     torch.manual_seed(999)
     random.seed(999)
+    begun = watch(monkeypatch)
     resumed = train()
+    assert begun == list(range(step // 3 * 3, 9))  # not from the start
     assert resumed.steps == whole.steps
     assert resumed.final_loss == pytest.approx(whole.final_loss, abs=1e-4)
     for now, then in zip(resumed.log, whole.log, strict=True):

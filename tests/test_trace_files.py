@@ -1,0 +1,154 @@
+"""helpers.trace_files: what is read back, audited and filtered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from helpers.trace_files import (
+    TraceFileError,
+    audit_traces,
+    filter_traces,
+    load_traces,
+    loops,
+)
+
+SENTENCE = "the same eight words come back again and "
+
+
+def row(**changes: Any) -> dict:
+    """A sound trace, with changes."""
+    return {**tiny.traces(1)[0], **changes}
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in rows]
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ('{"id": "x", "quest', ["not JSON", "delete it"]),
+        ("", ["not JSON"]),
+        ("[1]", ["expected an object"]),
+        ('{"text": "hello"}', ["'id'", "no trace file of this course"]),
+        (json.dumps(row(id="x", correct="yes")), ["'correct'", "no bool"]),
+        (json.dumps(row(id="x", completion_tokens=True)), ["no int"]),
+    ],
+)
+def test_load_traces_refuses_a_bad_line(tmp_path, line, parts):
+    path = tmp_path / "t.jsonl"
+    content = json.dumps(row()) + "\n" + line + "\n"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TraceFileError) as caught:
+        load_traces(path)
+    message = str(caught.value)
+    assert message.startswith("t.jsonl, line 2:")
+    assert all(part in message for part in parts), message
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_load_traces_refuses_a_truncated_last_line(tmp_path):
+    path = write_rows(tmp_path / "t.jsonl", tiny.traces(3))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(TraceFileError, match="line 3: not JSON.*cut off"):
+        load_traces(path)
+
+
+def test_load_traces_refuses_an_empty_and_a_missing_file(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.touch()
+    with pytest.raises(TraceFileError, match="t.jsonl is empty.*helpers tr"):
+        load_traces(path)
+    with pytest.raises(TraceFileError, match="gone.jsonl.*notebook 02"):
+        load_traces(tmp_path / "gone.jsonl")
+    with pytest.raises(TraceFileError, match="cannot be read"):
+        load_traces(tmp_path)
+
+
+def test_load_traces_refuses_a_duplicate_id(tmp_path):
+    rows = [row(id="a"), row(id="b"), row(id="a")]
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    with pytest.raises(TraceFileError, match="line 3: the id 'a'.*line 1"):
+        load_traces(path)
+
+
+# --- audit and filter --------------------------------------------------------
+
+GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+ROWS = [
+    row(id="1", question="q1"),
+    row(id="2", question="q2", correct=False),
+    row(
+        id="3",
+        question="q3",
+        qwen3_answer="<think>\nand so on",
+        finish_reason="length",
+        completion_tokens=160,
+        correct=False,
+    ),
+    row(id="4", question="q4", qwen3_answer="<think>\n6\n</think>\n\n"),
+    row(id="5", question="q5", qwen3_answer="<think>\n\n</think>\n\n12."),
+    row(id="6", question="q5", qwen3_answer="<think>" + GOOD),
+    row(id="7", question="q7", qwen3_answer=GOOD + SENTENCE * 5),
+    row(id="8", question="q8", qwen3_answer="The answer is 12."),
+    row(id="9", question="q9", completion_tokens=100),
+]
+
+
+def test_audit_traces_counts_every_fault():
+    assert audit_traces(ROWS, test_questions=["q1", "q9", "q77"]) == {
+        "traces": 9,
+        "correct": 7,
+        "cut by the token limit": 1,
+        "thought not closed": 2,
+        "tags doubled": 1,
+        "thought empty": 1,
+        "answer empty": 1,
+        "loops": 1,
+        "wrong answer": 2,
+        "repeated questions": 1,
+        "questions of the test": 2,
+        "tokens, median": 60,
+        "tokens, longest": 160,
+        "tokens, all": 160 + 100 + 7 * 60,
+    }
+
+
+def test_audit_traces_of_nothing():
+    counts = audit_traces([])
+    assert counts["traces"] == 0 and counts["tokens, longest"] == 0
+
+
+def test_filter_traces_one_reason_a_trace():
+    kept, reasons = filter_traces(ROWS)
+    assert [r["id"] for r in kept] == ["1", "9"]
+    assert reasons == {
+        "wrong answer": 1,
+        "cut by the token limit": 1,
+        "answer empty": 1,
+        "thought empty": 1,
+        "tags doubled": 1,
+        "loops": 1,
+        "thought not closed": 1,
+    }
+    assert len(kept) + sum(reasons.values()) == len(ROWS)
+
+
+def test_filter_traces_wrong_ones_and_long_ones():
+    kept, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
+    assert [r["id"] for r in kept] == ["1", "2"]
+    assert reasons["longer than 99 tokens"] == 1
+    assert "wrong answer" not in reasons
+
+
+def test_loops_needs_four_repeats_of_eight_words():
+    assert loops(SENTENCE * 4)
+    assert not loops(SENTENCE * 3)
+    assert not loops("yes " * 8) and not loops("")
