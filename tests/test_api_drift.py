@@ -75,6 +75,8 @@ def _resolve(name: str) -> Any:
 
 def _accepted(target: Any) -> set[str]:
     """The argument names of a class or function, without its **kwargs."""
+    if getattr(target, "_unsloth_cpu", False):
+        target = target.__base__  # Unsloth's subclass takes *args, **kwargs
     parameters = inspect.signature(target).parameters.values()
     return {
         item.name for item in parameters if item.kind is not item.VAR_KEYWORD
