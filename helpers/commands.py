@@ -38,11 +38,17 @@ COMMANDS = {
         "helpers.traces:main", "let the teacher answer the problems"
     ),
     "sft": Command("helpers.sft:main", "train the student on the traces"),
+    "distill": Command(
+        "helpers.arms:main", "train and score one arm of notebook 05"
+    ),
     "sweep": Command(
-        "helpers.sweep:main", "train short runs at several LoRA ranks"
+        "helpers.sweep:main", "train short runs at several settings"
     ),
     "evaluate": Command(
         "helpers.evaluate:main", "measure a model on the test problems"
+    ),
+    "bench": Command(
+        "helpers.bench:main", "measure memory and time side by side"
     ),
     "results": Command(
         "helpers.results:main", "print the table of measured results"

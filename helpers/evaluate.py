@@ -177,6 +177,7 @@ def to_result(
         splits=splits_of(*evaluations),
         mode=mode,
         notes=notes,
+        right="".join(str(int(flag)) for flag in test.correct),
     )
 
 

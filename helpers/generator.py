@@ -79,7 +79,8 @@ class Problem:
     """A mini problem with its worked steps.
 
     `answer` is the value as text, or "no solution"; `conflict` says why an
-    impossible problem is impossible and is empty otherwise.
+    impossible problem is impossible and is empty otherwise; `told` is a
+    number of the question that the result must agree with, or empty.
     """
 
     template: str
@@ -87,6 +88,7 @@ class Problem:
     steps: tuple[Step, ...]
     answer: str
     conflict: str
+    told: str = ""
 
     @property
     def gold(self) -> str:
@@ -203,6 +205,7 @@ def make_problem(template: dict, rng: random.Random) -> Problem:
         steps=tuple(steps),
         answer=NO_SOLUTION if conflict else str(last),
         conflict=conflict,
+        told=template.get("told", "").format(**fill),
     )
 
 

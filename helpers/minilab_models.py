@@ -69,7 +69,7 @@ def gemma() -> PreTrainedModel:
     return Gemma3ForCausalLM(config)
 
 
-AT_ONCE = {"at_once": 0.3, "prose": 0.42, "sums": 0.2, "pages": 0.08}
+AT_ONCE = {"at_once": 0.22, "prose": 0.45, "sums": 0.25, "pages": 0.08}
 RECIPES = (
     Recipe(
         name="mini-qwen3",
@@ -86,7 +86,7 @@ RECIPES = (
         tokenizer=text.train_gemma_tokenizer,
         template=text.GEMMA_TEMPLATE,
         mix=AT_ONCE,
-        examples=192_000,
+        examples=288_000,
         batch_size=32,
     ),
     Recipe(
@@ -95,7 +95,7 @@ RECIPES = (
         tokenizer=text.train_qwen_tokenizer,
         template=text.QWEN_TEMPLATE,
         mix=AT_ONCE,
-        examples=192_000,
+        examples=160_000,
         batch_size=32,
     ),
 )

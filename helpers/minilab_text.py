@@ -106,6 +106,8 @@ def thought(problem: Problem, rng: random.Random) -> str:
         + f"{step.label}: {step.equation}."
         for i, step in enumerate(problem.steps)
     ]
+    if problem.told:  # copied first, so that the two numbers stand together
+        parts.append(f"The question says {problem.told}.")
     if problem.conflict:
         parts.append(f"But {problem.conflict}. This cannot be.")
     else:
@@ -161,23 +163,29 @@ def pages(rng: random.Random, tags: list[str]) -> str:
 
 
 def arithmetic(rng: random.Random) -> str:
-    """A line of sums in the ranges that the problems need."""
-    sums = []
-    for _ in range(6):
-        symbol = rng.choice("+-**/")
-        if symbol in "+-":
-            a, b = sorted((rng.randint(1, 200), rng.randint(1, 120)))
-            a, b = (a, b) if symbol == "+" else (b, a)
-        else:
-            a, b = rng.randint(2, 15), rng.randint(2, 40)
-            if symbol == "/":
-                a = a * b
-        if symbol == "+" and rng.random() < 0.5:
-            a, b = b, a
-        if symbol == "*" and rng.random() < 0.3:
-            a, b = rng.randint(2, 6), rng.randint(10, 120)
-        sums.append(f"{a} {symbol} {b} = {SYMBOLS[symbol](a, b)}.")
+    """A line of sums: half in wide ranges, half as the problems need them."""
+    sums = [any_sum(rng) for _ in range(3)]
+    sums += [
+        f"{step.equation}."
+        for problem in generate_problems(2, seed=rng.getrandbits(32))
+        for step in problem.steps
+    ]
+    rng.shuffle(sums)
     return " ".join(sums)
+
+
+def any_sum(rng: random.Random) -> str:
+    """One sum; taking away and adding are the harder ones, and come more."""
+    symbol = rng.choice("++---**/")
+    if symbol in "+-":
+        a, b = rng.randint(1, 300), rng.randint(1, 120)
+        a, b = (max(a, b), min(a, b)) if symbol == "-" else (a, b)
+    elif rng.random() < 0.3 and symbol == "*":
+        a, b = rng.randint(2, 6), rng.randint(10, 120)
+    else:
+        a, b = rng.randint(2, 15), rng.randint(2, 40)
+        a = a * b if symbol == "/" else a
+    return f"{a} {symbol} {b} = {SYMBOLS[symbol](a, b)}."
 
 
 def corpus(seed: int, count: int = 4000) -> Iterable[str]:

@@ -7,9 +7,7 @@ here imports those at the top: `load_student` asks for Unsloth first.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from helpers import chat
+from helpers.backend import first_line, quiet, unsloth_backend
 from helpers.profiles import Profile
 
 PROJECTIONS = (
@@ -47,28 +46,6 @@ class Loaded:
     model: Any
     tokenizer: Any
     backend: str
-
-
-@cache
-def unsloth_backend() -> tuple[Any, str]:
-    """Unsloth's FastLanguageModel and its version, or None and the reason.
-
-    Set DISTILL_NO_UNSLOTH=1 to use the fallback on purpose.
-    """
-    if os.environ.get("DISTILL_NO_UNSLOTH") == "1":
-        return None, "DISTILL_NO_UNSLOTH=1 asks for the fallback"
-    try:
-        import unsloth
-    except (ImportError, NotImplementedError, RuntimeError) as error:
-        return None, f"{type(error).__name__}: {first_line(error)}"
-    where = "GPU" if torch.cuda.is_available() else "CPU"
-    name = f"unsloth {unsloth.__version__} ({where})"
-    return unsloth.FastLanguageModel, name
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_model_id(name: str) -> str:
@@ -160,13 +137,14 @@ def load_with_unsloth(
     fast: Any, backend: str, profile: Profile, name: str
 ) -> Loaded:
     """Unsloth's loader, told everything, so that nothing is guessed."""
-    model, tokenizer = fast.from_pretrained(
-        model_name=name,
-        max_seq_length=profile.max_length,
-        dtype=getattr(torch, profile.dtype),
-        load_in_4bit=profile.load_in_4bit,
-        use_gradient_checkpointing=False,
-    )
+    with quiet():
+        model, tokenizer = fast.from_pretrained(
+            model_name=name,
+            max_seq_length=profile.max_length,
+            dtype=getattr(torch, profile.dtype),
+            load_in_4bit=profile.load_in_4bit,
+            use_gradient_checkpointing=False,
+        )
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     return Loaded(model, tokenizer, backend)
 
@@ -265,7 +243,11 @@ def add_lora(
 
 
 def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
-    """A saved adapter on top of a freshly loaded student, for inference."""
+    """A saved adapter on top of a student, for inference.
+
+    A student that already has adapters keeps them, switched off, so that
+    several checkpoints can be compared without loading the student again.
+    """
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(
             f"{folder.name}: no adapter_model.safetensors there. Run notebook "
@@ -273,8 +255,13 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
         )
     from peft import PeftModel
 
+    model = loaded.model
     try:
-        model = PeftModel.from_pretrained(loaded.model, str(folder))
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=folder.name)
+            model.set_adapter(folder.name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder))
     except LOAD_ERRORS as error:
         raise ModelError(
             f"{folder.name}: this adapter does not fit the student "

@@ -61,6 +61,8 @@ class Result:
     command: how to repeat it, "python3 -m helpers ...".
     splits: further counts, {"heldout": {"n": 300, "correct": 250}}.
     mode: "think", "at once" or None.
+    right: one character a problem, "1" right and "0" wrong, so that two arms
+        can be compared problem by problem; empty where it was not kept.
     """
 
     arm: str
@@ -76,6 +78,7 @@ class Result:
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     mode: str | None = None
     notes: str = ""
+    right: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -199,7 +202,15 @@ def _problem(result: Result) -> str | None:
         return f"peak_memory_mb is {memory!r}, not a number from 0 up."
     if not isinstance(result.versions, dict):
         return f"versions is {result.versions!r}, not a table of names."
+    if result.right and not _fits(result.right, result.n, result.correct):
+        return "right is not one 0 or 1 a problem, with correct ones in all."
     return _text_problem(result)
+
+
+def _fits(right: object, n: int, correct: int) -> bool:
+    if not isinstance(right, str) or set(right) - {"0", "1"}:
+        return False
+    return len(right) == n and right.count("1") == correct
 
 
 def _text_problem(result: Result) -> str | None:

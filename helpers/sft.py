@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from helpers import chat
 from helpers.commands import command_parser
 from helpers.files import RUNS, write_atomic
 from helpers.memory import peak_memory_mb
-from helpers.models import Loaded, add_lora, load_student
+from helpers.models import Loaded, add_lora, load_student, quiet
 from helpers.profiles import Profile, get_profile
 from helpers.runs import (
     RunError,
@@ -147,27 +147,33 @@ def build_trainer(
     epochs: int,
     seed: int,
     progress: bool = True,
+    make: Callable[..., Any] | None = None,
 ) -> Any:
     """TRL's SFTTrainer over the encoded rows; no folder, nothing saved.
+
+    `make` builds a subclass of it instead (helpers.distill).
 
     TRL casts adapters to bfloat16 when the model is quantized, but resuming
     loads them as float32; keeping them in float32 from the start makes a
     resumed run equal to an uninterrupted one.
     """
     from transformers import PrinterCallback
+    from transformers.trainer_utils import align_special_tokens
     from trl import SFTTrainer
 
-    trainer = SFTTrainer(
-        model=student.model,
-        args=sft_config(
-            profile, folder, epochs=epochs, rows=len(rows), seed=seed
-        ),
-        train_dataset=rows,
-        processing_class=student.tokenizer,
-        callbacks=[
-            make_callback(folder, student.tokenizer, progress=progress)
-        ],
-    )
+    with quiet():
+        trainer = (make or SFTTrainer)(
+            model=student.model,
+            args=sft_config(
+                profile, folder, epochs=epochs, rows=len(rows), seed=seed
+            ),
+            train_dataset=rows,
+            processing_class=student.tokenizer,
+            callbacks=[
+                make_callback(folder, student.tokenizer, progress=progress)
+            ],
+        )
+        align_special_tokens(trainer.model, student.tokenizer)
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:

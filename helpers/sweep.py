@@ -1,37 +1,81 @@
-"""Accuracy against LoRA rank: one short training and one score a point."""
+"""Accuracy against one setting: a short training and a score a point.
+
+The widgets train one point at a time; `python3 -m helpers sweep` makes the
+points that ship with the course.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 from helpers.commands import command_parser
 from helpers.evaluate import Evaluation, evaluate, to_result
 from helpers.files import DATA
-from helpers.memory import parameter_counts
-from helpers.models import add_lora, load_student
+from helpers.models import Loaded, add_lora, load_student
 from helpers.problems import load_problems
 from helpers.profiles import Profile, get_profile
 from helpers.result_files import read_results, write_result
 from helpers.sft import build_trainer, encode_traces
 from helpers.trace_files import filter_traces, load_traces
 
-RANK_RESULTS = DATA / "results" / "rank"
+RESULTS = DATA / "results"
 POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 512, 3, 128
 
 
 @dataclass(frozen=True)
-class RankPoint:
-    """One point of the chart: accuracy on `n` validation problems."""
+class Point:
+    """One point of a chart: accuracy on `n` problems at setting `x`."""
 
-    rank: int
-    trainable: int
+    x: float
     correct: int
     n: int
     seconds: float
+
+
+Made = tuple[Point, Evaluation] | None
+"""A finished point with its answers, or None when it was stopped."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A setting, the values it takes, and how one point is made.
+
+    train: called with a value and the keywords profile, seed, stop and
+        progress of `rank_point`.
+    """
+
+    name: str
+    label: str
+    values: tuple[float, ...]
+    train: Callable[..., Made]
+
+    def arm(self, value: float) -> str:
+        """The result's name: `rank_16`, `temperature_0_5` for 0.5."""
+        return f"{self.name}_{value:g}".replace(".", "_")
+
+    def stored(self) -> list[Point]:
+        """The shipped points, their seeds added up, in order of x."""
+        points: dict[float, Point] = {}
+        for result in read_results(RESULTS / self.name):
+            text = result.arm.removeprefix(f"{self.name}_")
+            x = float(text.replace("_", "."))
+            old = points.get(x, Point(x, 0, 0, 0.0))
+            points[x] = replace(
+                old,
+                correct=old.correct + result.correct,
+                n=old.n + result.n,
+                seconds=old.seconds + result.seconds,
+            )
+        return [points[x] for x in sorted(points)]
+
+
+def find_sweep(name: str) -> Sweep:
+    """The sweep of that name; its module is imported only now."""
+    return getattr(import_module(SWEEPS[name]), f"{name}_sweep")()
 
 
 def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
@@ -52,24 +96,29 @@ def point_data(profile: Profile) -> tuple[list[dict], list[dict]]:
     problems = load_problems(
         profile.problems, "validation", limit=POINT_PROBLEMS
     )
-    return kept[:POINT_TRACES], problems
+    return list(kept)[:POINT_TRACES], problems
 
 
-def train_point(
-    rank: int,
+def rank_sweep() -> Sweep:
+    """LoRA rank, the student of notebook 03."""
+    return Sweep("rank", "LoRA rank", (1, 2, 4, 8, 16, 32), rank_point)
+
+
+def rank_point(
+    rank: float,
     *,
     profile: Profile,
     seed: int = 7,
     stop: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[RankPoint, Evaluation] | None:
+) -> Made:
     """Train the 4-bit student at one rank; None when `stop()` became true.
 
     `progress` is called with (steps done, steps in all) after every step.
     """
     started = time.perf_counter()
     traces, problems = point_data(profile)
-    student = add_lora(load_student(profile), rank=rank, seed=seed)
+    student = add_lora(load_student(profile), rank=int(rank), seed=seed)
     rows, _ = encode_traces(
         traces, student.tokenizer, max_length=profile.max_length
     )
@@ -82,19 +131,38 @@ def train_point(
         seed=seed,
         progress=False,
     )
+    return finish_point(
+        rank,
+        trainer,
+        student,
+        problems,
+        profile=profile,
+        started=started,
+        stop=stop,
+        progress=progress,
+    )
+
+
+def finish_point(
+    x: float,
+    trainer: Any,
+    student: Loaded,
+    problems: list[dict],
+    *,
+    profile: Profile,
+    started: float,
+    stop: Callable[[], bool] | None,
+    progress: Callable[[int, int], None] | None,
+) -> Made:
+    """Train until the end or until `stop()`, then score."""
     trainer.add_callback(step_callback(stop, progress))
     trainer.train()
     if stop is not None and stop():
         return None
     evaluation = evaluate(student, problems, profile=profile)
-    point = RankPoint(
-        rank=rank,
-        trainable=parameter_counts(student.model)["trainable"],
-        correct=sum(evaluation.correct),
-        n=len(problems),
-        seconds=time.perf_counter() - started,
-    )
-    return point, evaluation
+    seconds = time.perf_counter() - started
+    correct = sum(evaluation.correct)
+    return Point(x, correct, len(problems), seconds), evaluation
 
 
 def step_callback(
@@ -113,43 +181,30 @@ def step_callback(
     return StepCallback()
 
 
-def stored_points(folder: Path = RANK_RESULTS) -> list[RankPoint]:
-    """The shipped points, summed over their seeds, in order of rank."""
-    points: dict[int, RankPoint] = {}
-    for result in read_results(folder):
-        rank = int(result.arm.removeprefix("rank_"))
-        old = points.get(rank, RankPoint(rank, 0, 0, 0, 0.0))
-        points[rank] = replace(
-            old,
-            correct=old.correct + result.correct,
-            n=old.n + result.n,
-            seconds=old.seconds + result.seconds,
-        )
-    return [points[rank] for rank in sorted(points)]
+SWEEPS = {"rank": "helpers.sweep", "temperature": "helpers.sweep_kd"}
 
 
 def main(argv: list[str]) -> int:
     """`python3 -m helpers sweep`."""
     parser = command_parser("sweep", __doc__)
-    parser.add_argument(
-        "--ranks", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32]
-    )
+    parser.add_argument("what", nargs="?", default="rank", choices=SWEEPS)
+    parser.add_argument("--values", type=float, nargs="+")
     options = parser.parse_args(argv)
     profile = get_profile(options.profile)
-    for rank in options.ranks:
-        point, evaluation = train_point(
-            rank, profile=profile, seed=options.seed
+    sweep = find_sweep(options.what)
+    for value in options.values or sweep.values:
+        point, evaluation = sweep.train(
+            value, profile=profile, seed=options.seed
         )
-        print(f"rank {rank}: {evaluation.score}, {point.seconds:.0f} s")
+        name = f"{sweep.label} {value:g}"
+        print(f"{name}: {evaluation.score}, {point.seconds:.0f} s", flush=True)
+        command = f"python3 -m helpers sweep {sweep.name} --values {value:g}"
         result = to_result(
-            f"rank_{rank:02d}",
+            sweep.arm(value),
             [evaluation],
             profile=profile,
             seed=options.seed,
-            command=(
-                f"python3 -m helpers sweep --ranks {rank} "
-                f"--seed {options.seed}"
-            ),
+            command=f"{command} --seed {options.seed}",
         )
-        write_result(result, RANK_RESULTS)
+        write_result(result, RESULTS / sweep.name)
     return 0

@@ -1,4 +1,4 @@
-"""Widgets of the course: sliders that compute, and one that trains.
+"""Widgets of the course: sliders that train.
 
 Pictures travel as PNG bytes in an Image widget, so they can be updated from
 the thread that trains while the notebook stays responsive.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
@@ -21,24 +21,18 @@ from helpers.models import PROJECTIONS
 from helpers.plot_style import INK, REFERENCE, STUDENT, STYLE
 from helpers.profiles import Profile
 from helpers.statistics import wilson_interval
-from helpers.sweep import (
-    RankPoint,
-    lora_parameters,
-    stored_points,
-    train_point,
-)
-
-RANKS = (1, 2, 4, 8, 16, 32)
+from helpers.sweep import Point, Sweep, find_sweep, lora_parameters
 
 
-def rank_chart_png(
-    stored: Sequence[RankPoint], live: Sequence[RankPoint]
+def chart_png(
+    sweep: Sweep, stored: Sequence[Point], live: Sequence[Point]
 ) -> bytes:
-    """Accuracy against rank as PNG bytes, safe to draw in any thread.
+    """Accuracy against the setting as PNG bytes, safe to draw in any thread.
 
     Grey: the points that ship with the course, all seeds together; orange:
     those trained in this session. Bars are 95% Wilson intervals.
     """
+    places = {value: float(i) for i, value in enumerate(sweep.values)}
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(7.6, 3.8), dpi=100, layout="constrained")
         axes = drawn.subplots()
@@ -47,19 +41,20 @@ def rank_chart_png(
             ("trained here", live, STUDENT, "s"),
         )
         for label, points, colour, style in groups:
-            if points:
-                draw_points(axes, points, label, colour, style)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
-        axes.minorticks_off()
+            known = [point for point in points if point.x in places]
+            if known:
+                draw_points(axes, known, places, label, colour, style)
+        labels = [f"{value:g}" for value in sweep.values]
+        axes.set_xticks(range(len(labels)), labels)
         axes.set(
-            xlim=(0.8, 40),
+            xlim=(-0.5, len(labels) - 0.5),
             ylim=(0, 1),
-            xlabel="LoRA rank (log scale)",
+            xlabel=sweep.label,
             ylabel="validation accuracy",
         )
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -67,21 +62,22 @@ def rank_chart_png(
 
 def draw_points(
     axes: Any,
-    points: Sequence[RankPoint],
+    points: Sequence[Point],
+    places: dict[float, float],
     label: str,
     colour: str,
     style: str,
 ) -> None:
-    """One group of points with intervals; the latest live one wins."""
-    by_rank = {point.rank: point for point in points}
-    ranks = sorted(by_rank)
-    shares = [by_rank[r].correct / by_rank[r].n for r in ranks]
-    ends = [wilson_interval(by_rank[r].correct, by_rank[r].n) for r in ranks]
+    """One group of points with intervals; the latest of a setting wins."""
+    latest = {point.x: point for point in points}
+    chosen = [latest[x] for x in sorted(latest)]
+    shares = [point.correct / point.n for point in chosen]
+    ends = [wilson_interval(point.correct, point.n) for point in chosen]
     low = [share - end[0] for share, end in zip(shares, ends, strict=True)]
     high = [end[1] - share for share, end in zip(shares, ends, strict=True)]
-    total = sum(point.n for point in by_rank.values()) // len(by_rank)
+    sizes = sorted({point.n for point in chosen})
     axes.errorbar(
-        ranks,
+        [places[point.x] for point in chosen],
         shares,
         yerr=[low, high],
         fmt=style,
@@ -90,39 +86,46 @@ def draw_points(
         elinewidth=1.2,
         capsize=4,
         ms=8,
-        label=f"{label}, n = {total} a point",
+        label=f"{label}, n = {' or '.join(map(str, sizes))} a point",
     )
 
 
-class RankExplorer:
-    """A slider for the LoRA rank that re-trains the student at every stop.
+class TrainingSlider:
+    """A slider that re-trains the student at every stop.
 
-    `show()` displays it. Moving the slider prints the trainable parameters
-    at once and starts a short training in the background; its accuracy joins
-    the chart when it is done. Stop ends the training at the next step.
+    `show()` displays it. Moving the slider starts a short training in the
+    background; its accuracy joins the chart when it is done. *Stop* ends the
+    training at the next step, and so does moving on. describe: one setting
+    in words (HTML), shown at once.
     """
 
-    def __init__(self, profile: Profile, model: Any) -> None:
-        self.profile = profile
-        self.counts = {
-            rank: lora_parameters(model, rank, PROJECTIONS) for rank in RANKS
-        }
-        self.stored = stored_points()
-        self.points: list[RankPoint] = []
+    def __init__(
+        self,
+        sweep: Sweep,
+        profile: Profile,
+        *,
+        start: float,
+        describe: Callable[[float], str],
+    ) -> None:
+        self.sweep, self.profile = sweep, profile
+        self.words = describe
+        self.stored = sweep.stored()
+        self.points: list[Point] = []
         self.worker: threading.Thread | None = None
         self.stopping = threading.Event()
         self.slider = ipywidgets.SelectionSlider(
-            options=RANKS,
-            value=8,
-            description="LoRA rank",
+            options=[(f"{value:g}", value) for value in sweep.values],
+            value=start,
+            description=sweep.label,
             continuous_update=False,
+            style={"description_width": "initial"},
         )
         self.button = ipywidgets.Button(description="Stop", disabled=True)
         self.status = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", width=760)
         self.slider.observe(self.on_move, names="value")
         self.button.on_click(lambda _: self.stopping.set())
-        self.describe("Move the slider to train: 15 to 40 seconds a point.")
+        self.report("Move the slider to train a point.")
         self.draw()
 
     def show(self) -> ipywidgets.VBox:
@@ -130,20 +133,16 @@ class RankExplorer:
         controls = ipywidgets.HBox([self.slider, self.button])
         return ipywidgets.VBox([controls, self.status, self.picture])
 
-    def describe(self, message: str) -> None:
-        """Rank, trainable parameters and a message, in one line."""
-        rank = self.slider.value
-        self.status.value = (
-            f"rank {rank}: <b>{self.counts[rank]:,}</b> trainable "
-            f"parameters. {message}"
-        )
+    def report(self, message: str) -> None:
+        """The setting in words and a message, in one line."""
+        self.status.value = f"{self.words(self.slider.value)} {message}"
 
     def draw(self) -> None:
-        """Redraw accuracy against rank: stored points and live ones."""
-        self.picture.value = rank_chart_png(self.stored, self.points)
+        """Redraw the chart: stored points and live ones."""
+        self.picture.value = chart_png(self.sweep, self.stored, self.points)
 
     def on_move(self, change: dict[str, Any]) -> None:
-        """Start a training at the new rank, ending one that still runs."""
+        """Start a training at the new value, ending one that still runs."""
         self.stopping.set()
         if self.worker is not None:
             self.worker.join()
@@ -153,35 +152,47 @@ class RankExplorer:
         )
         self.worker.start()
 
-    def train(self, rank: int) -> None:
+    def train(self, value: float) -> None:
         """One point: train, score, add it to the chart."""
         self.button.disabled = False
-        self.describe("Loading the student...")
+        self.report("Loading the student...")
         started = time.perf_counter()
 
         def on_step(done: int, total: int) -> None:
             seconds = time.perf_counter() - started
-            self.describe(f"Step {done} of {total}, {seconds:.0f} s.")
+            self.report(f"Step {done} of {total}, {seconds:.0f} s.")
 
         try:
-            made = train_point(
-                rank,
+            made = self.sweep.train(
+                value,
                 profile=self.profile,
                 stop=self.stopping.is_set,
                 progress=on_step,
             )
-            self.report(made)
+            self.finish(made)
         except Exception as error:  # shown where the learner looks
-            self.describe(f"Training failed: {error}")
+            self.report(f"Training failed: {error}")
         finally:
             self.button.disabled = True
 
-    def report(self, made: Any) -> None:
+    def finish(self, made: Any) -> None:
         """Add a finished point, or say that it was stopped."""
         if made is None:
-            self.describe("Stopped; no point was added.")
+            self.report("Stopped; no point was added.")
             return
         point, evaluation = made
         self.points.append(point)
-        self.describe(f"{evaluation.score}, {point.seconds:.0f} s.")
+        self.report(f"{evaluation.score}, {point.seconds:.0f} s.")
         self.draw()
+
+
+def rank_explorer(profile: Profile, model: Any) -> TrainingSlider:
+    """The LoRA rank slider of notebook 03; `model` is the plain student."""
+
+    def describe(rank: float) -> str:
+        count = lora_parameters(model, int(rank), PROJECTIONS)
+        return f"rank {rank:g}: <b>{count:,}</b> trainable parameters."
+
+    return TrainingSlider(
+        find_sweep("rank"), profile, start=8, describe=describe
+    )

@@ -1,0 +1,170 @@
+"""Logit distillation: the student matches the teacher's distribution.
+
+The student sees the rows of helpers.sft. At every position of the answer it
+is asked to match the teacher's distribution, the trace's own token, or both
+(`Objective`). The teacher is in memory ("online") or has left its top-k
+log-probabilities on disk (helpers.logit_cache).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from helpers import chat
+from helpers.distill_trainer import DistillTrainer, Objective, PairCollator
+from helpers.losses import check_vocabularies
+from helpers.models import Loaded, add_lora, load_student
+from helpers.profiles import Profile
+from helpers.runs import (
+    RunError,
+    TrainingRun,
+    open_run,
+    read_run,
+    run_folder,
+    run_settings,
+)
+from helpers.sft import build_trainer, encode_traces, finish_run
+
+__all__ = [
+    "Objective",
+    "distill_student",
+    "pair_profile",
+    "pair_rows",
+    "pair_trainer",
+]
+
+
+def pair_profile(profile: Profile) -> Profile:
+    """The profile with the one-tokenizer pair as its teacher and student."""
+    return replace(
+        profile, teacher=profile.kd_teacher, student=profile.kd_student
+    )
+
+
+def pair_rows(
+    traces: Iterable[dict], student: Any, teacher: Any, *, max_length: int
+) -> Any:
+    """Rows of helpers.sft with `row` and `soft_start`.
+
+    student, teacher: the two tokenizers. `soft_start` is the first position
+    that the teacher wrote: its chat template may open the thought, and what
+    a template writes was never trained.
+    """
+    traces = list(traces)
+    rows, dropped = encode_traces(traces, student, max_length=max_length)
+    if dropped:
+        raise RunError(
+            f"{dropped} traces are longer than {max_length} tokens, so rows "
+            "and teacher would no longer match. Filter the traces first."
+        )
+    starts = []
+    for trace, row in zip(traces, rows, strict=True):
+        messages = chat.student_messages(trace["question"])
+        theirs = chat.prompt_ids(messages, teacher)
+        if theirs != row["input_ids"][: len(theirs)]:
+            raise RunError(
+                f"{trace['id']}: the teacher's prompt is not the beginning "
+                "of the student's row. Logit distillation needs one chat "
+                "template; use traces (helpers.sft) for this pair."
+            )
+        starts.append(len(theirs))
+    rows = rows.add_column("soft_start", starts)
+    return rows.add_column("row", list(range(len(rows))))
+
+
+def pair_trainer(
+    traces: Iterable[dict],
+    student: Loaded,
+    teacher: Loaded,
+    *,
+    profile: Profile,
+    objective: Objective,
+    epochs: int,
+    cache: Any = None,
+    folder: Path | None = None,
+    seed: int = 7,
+    progress: bool = True,
+) -> DistillTrainer:
+    """The trainer of `distill_student`; without `folder` nothing is saved.
+
+    Raises LossError when the two vocabularies do not agree.
+    """
+    size = len(student.tokenizer)  # what lies behind it is padding
+    check_vocabularies(student.tokenizer, teacher.tokenizer, size, size)
+    rows = pair_rows(
+        traces,
+        student.tokenizer,
+        teacher.tokenizer,
+        max_length=profile.max_length,
+    )
+    make = partial(
+        DistillTrainer,
+        objective=objective,
+        teacher=None if cache is not None else teacher.model.eval(),
+        vocabulary=size,
+        data_collator=PairCollator(student.tokenizer.pad_token_id, cache),
+    )
+    return build_trainer(
+        student,
+        rows,
+        folder,
+        profile=profile,
+        epochs=epochs,
+        seed=seed,
+        progress=progress,
+        make=make,
+    )
+
+
+def distill_student(
+    traces: Iterable[dict],
+    *,
+    profile: Profile,
+    objective: Objective,
+    teacher: Loaded,
+    cache: Any = None,
+    run: str | None = None,
+    rank: int | None = None,
+    epochs: int | None = None,
+    seed: int = 7,
+    overwrite: bool = False,
+    progress: bool = True,
+    student: Loaded | None = None,
+) -> TrainingRun:
+    """Train the profile's student on what the teacher thinks of the traces.
+
+    profile: of `pair_profile`. teacher: in memory; with a `cache` only its
+    tokenizer is used and `teacher.model` may be None. Continues a killed run
+    and refuses one with other settings, like `train_student`.
+    """
+    traces = list(traces)
+    rank, epochs = rank or profile.rank, epochs or profile.epochs
+    folder = run_folder(profile, run or "logit")
+    settings = run_settings(
+        profile, traces, rank=rank, epochs=epochs, seed=seed
+    ) | {"objective": asdict(objective), "cached": cache is not None}
+    resume = open_run(folder, settings, overwrite)
+    if (folder / "log.json").exists():
+        return read_run(folder)
+    if student is None:
+        student = add_lora(load_student(profile), rank=rank, seed=seed)
+    trainer = pair_trainer(
+        traces,
+        student,
+        teacher,
+        profile=profile,
+        objective=objective,
+        cache=cache,
+        folder=folder,
+        epochs=epochs,
+        seed=seed,
+        progress=progress,
+    )
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return finish_run(trainer, student, folder, time.perf_counter() - started)

@@ -1,0 +1,214 @@
+"""The trainer of logit distillation: TRL's SFTTrainer with another loss.
+
+Kept to what changes: what a batch brings, and what a step computes.
+helpers.distill decides what it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from helpers.backend import unsloth_backend
+from helpers.losses import (
+    chunked_kd_loss,
+    kd_loss,
+    shift_for_next_token,
+    topk_kd_loss,
+)
+from helpers.runs import RunError
+
+unsloth_backend()  # it patches what is imported after it
+
+from trl import SFTTrainer  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the student is asked to match.
+
+    soft: weight of the teacher's distribution, 0 to 1; the rest is the
+        cross-entropy with the trace's own tokens (Hinton et al. 2015,
+        arXiv:1503.02531, section 2).
+    temperature, kind, beta, skew: see helpers.losses.kd_loss.
+    chunk: positions whose logits exist at once (online teacher, soft = 1);
+        None keeps all of them.
+    """
+
+    soft: float = 1.0
+    temperature: float = 1.0
+    kind: str = "forward"
+    beta: float = 0.5
+    skew: float = 0.1
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.soft <= 1:
+            raise RunError(f"soft is {self.soft}; choose a weight of 0 to 1.")
+        if self.chunk is not None and (self.soft < 1 or self.chunk < 1):
+            raise RunError(
+                f"chunk = {self.chunk} with soft = {self.soft}: a chunked "
+                "loss needs soft = 1 and a chunk of at least 1 position."
+            )
+
+
+class PairCollator:
+    """Pads rows on the right and lays the cached targets beside them.
+
+    Gives input_ids, attention_mask and labels (batch, tokens), `soft_mask`
+    (batch, tokens - 1), shifted like the labels: where the teacher has
+    something to say; and with a cache topk_ids, topk_logprobs
+    (batch, tokens - 1, k).
+    """
+
+    def __init__(self, pad_id: int, cache: Any = None) -> None:
+        self.pad_id = pad_id
+        self.cache = cache
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        size = len(rows), max(len(row["input_ids"]) for row in rows)
+        ids = torch.full(size, self.pad_id)
+        labels, attention = torch.full(size, -100), torch.zeros(size).long()
+        soft = torch.zeros(size[0], size[1] - 1, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            end = len(row["input_ids"])
+            ids[i, :end] = torch.tensor(row["input_ids"])
+            labels[i, :end] = torch.tensor(row["labels"])
+            attention[i, :end] = 1
+            soft[i, row["soft_start"] - 1 : end - 1] = True
+        batch = {
+            "input_ids": ids,
+            "attention_mask": attention,
+            "labels": labels,
+            "soft_mask": soft,
+        }
+        return batch | ({} if self.cache is None else self.targets(rows, size))
+
+    def targets(
+        self, rows: list[dict[str, Any]], size: tuple[int, int]
+    ) -> dict[str, torch.Tensor]:
+        """The cached distributions, each before the token it predicts."""
+        shape = size[0], size[1] - 1, self.cache.k
+        ids, logprobs = torch.zeros(shape).long(), torch.zeros(shape)
+        for i, row in enumerate(rows):
+            found, values = self.cache.row(row["row"])
+            end = len(row["input_ids"]) - 1
+            ids[i, end - len(found) : end] = found
+            logprobs[i, end - len(found) : end] = values
+        return {"topk_ids": ids, "topk_logprobs": logprobs}
+
+
+class DistillTrainer(SFTTrainer):
+    """TRL's trainer with a distillation loss in place of its own.
+
+    teacher: a model in memory, or None when the rows bring cached targets.
+    vocabulary: how many of the teacher's and student's logits mean a token.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        objective: Objective,
+        teacher: Any = None,
+        vocabulary: int | None = None,
+        **options: Any,
+    ) -> None:
+        options["args"].remove_unused_columns = False
+        super().__init__(*args, **options)
+        self.objective, self.teacher = objective, teacher
+        self.vocabulary = vocabulary
+        self.model_accepts_loss_kwargs = True  # scaled by tokens, see below
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The objective per trained token; exact under accumulation."""
+        chunk = self.objective.chunk
+        names = ("input_ids", "attention_mask")
+        seen = {name: inputs[name] for name in names}
+        if chunk:  # the last hidden states instead of all the logits
+            seen |= {"logits_to_keep": 1, "output_hidden_states": True}
+        outputs = model(**seen, use_cache=False)
+        states = outputs.hidden_states[-1] if chunk else outputs.logits
+        states, targets, mask = shift_for_next_token(states, inputs["labels"])
+        soft_mask = inputs["soft_mask"] & mask
+        loss = self.hard_loss(states, targets, mask, soft_mask)
+        if self.objective.soft:
+            soft = self.soft_loss(states, soft_mask, inputs, seen)
+            loss = loss + self.objective.soft * soft * soft_mask.sum()
+        if num_items_in_batch is None:
+            num_items_in_batch = mask.sum()
+        elif self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        loss = loss / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def soft_loss(
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        inputs: dict[str, torch.Tensor],
+        seen: dict[str, Any],
+    ) -> torch.Tensor:
+        """Mean divergence from the teacher over `mask`; no gradient there."""
+        wanted = asdict(self.objective)
+        del wanted["soft"], wanted["chunk"]
+        if not self.objective.chunk:
+            states = states[..., : self.vocabulary]
+        if self.teacher is None:
+            return topk_kd_loss(
+                states,
+                inputs["topk_ids"],
+                inputs["topk_logprobs"],
+                mask,
+                temperature=self.objective.temperature,
+            )
+        with torch.no_grad():
+            answer = self.teacher(**seen, use_cache=False)
+        if not self.objective.chunk:
+            theirs = answer.logits[:, :-1, : self.vocabulary]
+            return kd_loss(states, theirs, mask, **wanted)
+        return chunked_kd_loss(
+            states,
+            self.head(self.model)[: self.vocabulary],
+            answer.hidden_states[-1][:, :-1],
+            self.head(self.teacher)[: self.vocabulary],
+            mask,
+            chunk=self.objective.chunk,
+            **wanted,
+        )
+
+    def hard_loss(
+        self,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        mask: torch.Tensor,
+        soft_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Weighted sum of cross-entropies with the trace's tokens.
+
+        Full weight where the teacher is silent: its chat template opens the
+        thought, so it has never learned to write `<think>` itself.
+        """
+        share = 1 - self.objective.soft
+        asked = mask if share else mask & ~soft_mask
+        logits = states[asked]
+        if self.objective.chunk:
+            logits = functional.linear(logits, self.head(self.model))
+        loss = functional.cross_entropy(
+            logits.float(), targets[asked], reduction="none"
+        )
+        weight = torch.where(soft_mask[asked], share, 1.0)
+        return (loss * weight).sum()
+
+    def head(self, model: Any) -> torch.Tensor:
+        """The output embedding, (vocabulary, width)."""
+        model = self.accelerator.unwrap_model(model)
+        return model.get_output_embeddings().weight

@@ -1,0 +1,191 @@
+"""helpers.distill: what a step computes, on tiny models with one tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from helpers import chat
+from helpers.distill import Objective, distill_student, pair_profile, pair_rows
+from helpers.distill_trainer import PairCollator
+from helpers.models import load_teacher
+from helpers.profiles import PROFILES
+from helpers.runs import RunError
+from helpers.sft import train_student
+
+SMALL = "mini-qwen3-small"
+
+
+class FullCache:
+    """What the teacher thinks of each row, all of the vocabulary."""
+
+    def __init__(self, teacher, rows) -> None:
+        self.k = len(teacher.tokenizer)
+        self.rows = [self.look(teacher.model, row) for row in rows]
+
+    def look(self, model, row):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits
+        trained = sum(label != -100 for label in row["labels"])
+        logits = logits[0, -trained - 1 : -1, : self.k]
+        values = logits.log_softmax(-1)
+        return torch.arange(self.k).expand(values.shape), values
+
+    def row(self, number):
+        return self.rows[number]
+
+
+@pytest.fixture
+def teacher():
+    return tiny.teacher()
+
+
+@pytest.fixture
+def profile(tmp_path):
+    small = str(tiny.folder(SMALL))
+    return pair_profile(
+        tiny.profile(
+            tmp_path,
+            kd_student=small,
+            kd_teacher=str(tiny.folder(tiny.TEACHER)),
+            learning_rate=1e-3,
+        )
+    )
+
+
+def train(profile, teacher, objective, *, run, **options):
+    """Losses of a short run on twelve traces."""
+    done = distill_student(
+        tiny.traces(12),
+        profile=profile,
+        objective=objective,
+        teacher=teacher,
+        run=run,
+        epochs=1,
+        progress=False,
+        **options,
+    )
+    return [entry["loss"] for entry in done.log]
+
+
+def make_rows(teacher):
+    return pair_rows(
+        tiny.traces(12),
+        tiny.tokenizer(SMALL),
+        teacher.tokenizer,
+        max_length=512,
+    )
+
+
+def test_pair_profile_takes_the_one_tokenizer_pair():
+    pair = pair_profile(PROFILES["mini"])
+    assert pair.teacher.endswith("mini-qwen3")
+    assert pair.student.endswith("mini-qwen3-small")
+
+
+def test_accumulated_steps_equal_one_large_batch(profile, teacher):
+    whole = replace(profile, batch_size=4, gradient_accumulation=1)
+    parts = replace(profile, batch_size=1, gradient_accumulation=4)
+    one = train(whole, teacher, Objective(soft=0.7), run="whole")
+    four = train(parts, teacher, Objective(soft=0.7), run="parts")
+    assert one == pytest.approx(four, abs=1e-5)
+    assert one[-1] < one[0]
+
+
+def test_chunked_steps_equal_whole_ones(profile, teacher):
+    whole = train(profile, teacher, Objective(temperature=2.0), run="whole")
+    chunked = train(
+        profile, teacher, Objective(temperature=2.0, chunk=7), run="chunked"
+    )
+    assert whole == pytest.approx(chunked, abs=1e-5)
+
+
+def test_full_cache_equals_the_teacher_in_memory(profile, teacher):
+    cache = FullCache(teacher, make_rows(teacher))
+    absent = replace(teacher, model=None)
+    online = train(profile, teacher, Objective(soft=0.5), run="online")
+    cached = train(
+        profile, absent, Objective(soft=0.5), run="cached", cache=cache
+    )
+    assert online == pytest.approx(cached, abs=1e-5)
+
+
+def test_without_soft_targets_it_is_plain_sft(profile, teacher):
+    plain = train_student(
+        tiny.traces(12), profile=profile, run="sft", epochs=1, progress=False
+    )
+    hard = train(profile, teacher, Objective(soft=0.0), run="hard")
+    assert hard == pytest.approx([e["loss"] for e in plain.log], abs=1e-4)
+
+
+def test_teacher_never_changes(profile, teacher):
+    before = [p.detach().clone() for p in teacher.model.parameters()]
+    train(profile, teacher, Objective(), run="frozen")
+    after = list(teacher.model.parameters())
+    assert all(map(torch.equal, before, after))
+    assert all(p.grad is None for p in after)
+
+
+def test_soft_targets_start_where_the_template_ends(teacher):
+    row = make_rows(teacher)[0]
+    head = sum(label == -100 for label in row["labels"])
+    opened = row["input_ids"][head : row["soft_start"]]
+    assert teacher.tokenizer.decode(opened) == chat.THINK_OPEN
+    batch = PairCollator(0)([row])
+    first = batch["soft_mask"][0].nonzero()[0].item()
+    assert first + 1 == row["soft_start"]  # it predicts the token after it
+    assert batch["soft_mask"][0].sum() == len(row["labels"]) - first - 1
+
+
+def test_collator_keeps_padding_out(teacher):
+    rows = list(make_rows(teacher))
+    batch = PairCollator(0)(rows)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    assert torch.equal(batch["attention_mask"].sum(1), lengths)
+    places = torch.arange(batch["soft_mask"].shape[1])
+    padded = places >= lengths[:, None] - 1
+    assert not batch["soft_mask"][padded].any()
+    assert (batch["labels"][:, 1:][padded] == -100).all()
+
+
+def test_padded_logits_do_not_count(profile, teacher):
+    """Rows of the vocabulary without a token change nothing."""
+    altered = load_teacher(PROFILES["mini"], profile.teacher)
+    with torch.no_grad():
+        size = len(teacher.tokenizer)
+        altered.model.lm_head.weight = torch.nn.Parameter(
+            altered.model.lm_head.weight.clone()
+        )
+        altered.model.lm_head.weight[size:] = 9.0
+    usual = train(profile, teacher, Objective(), run="usual")
+    changed = train(profile, altered, Objective(), run="changed")
+    assert usual == pytest.approx(changed, abs=1e-6)
+
+
+def test_other_tokenizer_is_refused_with_both_sizes(profile, teacher):
+    gemma = replace(teacher, tokenizer=tiny.tokenizer(tiny.STUDENT))
+    with pytest.raises(ValueError, match="chat template|tokenizers differ"):
+        train(profile, gemma, Objective(), run="gemma")
+
+
+def test_other_objective_is_not_resumed(profile, teacher):
+    train(profile, teacher, Objective(), run="one")
+    with pytest.raises(RunError, match="objective"):
+        train(profile, teacher, Objective(temperature=3.0), run="one")
+
+
+def test_too_long_rows_are_refused(profile, teacher):
+    short = replace(profile, max_length=40)
+    with pytest.raises(RunError, match="longer than 40"):
+        train(short, teacher, Objective(), run="short")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"soft": 1.2}, {"soft": -0.1}, {"soft": 0.5, "chunk": 8}]
+)
+def test_objective_refuses(wrong):
+    with pytest.raises(RunError):
+        Objective(**wrong)

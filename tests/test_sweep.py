@@ -1,0 +1,107 @@
+"""helpers.sweep: points that ship, and points trained on tiny models."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from helpers import sweep, sweep_kd
+from helpers.models import PROJECTIONS
+from helpers.result_files import Result, write_result
+from helpers.sweep import Point, Sweep, find_sweep, lora_parameters, rank_point
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The tiny profile; a point trains on 8 traces and asks 3 problems."""
+    data = tiny.traces(8), tiny.problems(3)
+    for module in (sweep, sweep_kd):
+        monkeypatch.setattr(module, "point_data", lambda _: data)
+    return tiny.profile(
+        tmp_path,
+        kd_student=str(tiny.folder("mini-qwen3-small")),
+        kd_teacher=str(tiny.folder(tiny.TEACHER)),
+    )
+
+
+def result(arm: str, seed: int, correct: int) -> Result:
+    return Result(
+        arm=arm,
+        profile="mini",
+        seed=seed,
+        n=100,
+        correct=correct,
+        seconds=5.0,
+        peak_memory_mb=None,
+        command="python3 -m helpers sweep",
+    )
+
+
+@pytest.mark.parametrize("value", [1, 16, 0.5, 1.5])
+def test_arm_name_comes_back_as_its_value(value, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    chart = Sweep("rank", "LoRA rank", (value,), rank_point)
+    write_result(result(chart.arm(value), 7, 30), tmp_path / "rank")
+    assert [point.x for point in chart.stored()] == [value]
+
+
+def test_stored_points_add_seeds_and_are_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    for arm, seed, correct in (
+        ("rank_16", 7, 50),
+        ("rank_2", 7, 10),
+        ("rank_16", 8, 60),
+    ):
+        write_result(result(arm, seed, correct), tmp_path / "rank")
+    assert find_sweep("rank").stored() == [
+        Point(2, 10, 100, 5.0),
+        Point(16, 110, 200, 10.0),
+    ]
+
+
+def test_stored_points_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    assert find_sweep("temperature").stored() == []
+
+
+@pytest.mark.parametrize("name", sweep.SWEEPS)
+def test_every_sweep_is_found_and_has_values(name):
+    found = find_sweep(name)
+    assert found.name == name
+    assert list(found.values) == sorted(set(found.values))
+
+
+def test_lora_parameters_counts_both_matrices():
+    model = torch.nn.ModuleDict(
+        {"q_proj": torch.nn.Linear(6, 4), "other": torch.nn.Linear(6, 4)}
+    )
+    assert lora_parameters(model, 3, PROJECTIONS) == 3 * (6 + 4)
+
+
+def test_rank_point_trains_and_scores(small):
+    seen = []
+    made = rank_point(
+        2, profile=small, progress=lambda done, total: seen.append(total)
+    )
+    point, evaluation = made
+    assert (point.x, point.n) == (2, 3)
+    assert point.correct == sum(evaluation.correct)
+    assert len(seen) == seen[0]  # every step was reported
+
+
+def test_temperature_point_trains_and_scores(small):
+    point, _ = sweep_kd.temperature_point(2.0, profile=small)
+    assert (point.x, point.n) == (2.0, 3)
+
+
+def test_stopped_point_is_none_and_stops_at_once(small):
+    seen = []
+    made = rank_point(
+        2,
+        profile=small,
+        stop=lambda: len(seen) >= 1,
+        progress=lambda done, _: seen.append(done),
+    )
+    assert made is None
+    assert seen == [1]
