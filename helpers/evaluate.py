@@ -238,13 +238,15 @@ def main(argv: list[str]) -> int:
     for name, counts in splits_of(*evaluations).items():
         print(f"  {name}: {format_accuracy(counts['correct'], counts['n'])}")
     if options.write:
-        command = f"python3 -m helpers evaluate --arm {options.arm}"
+        adapter = str(options.adapter)  # a path of this machine: not kept
+        chosen = ["ADAPTER" if x == adapter else x for x in argv]
+        command = " ".join(["python3 -m helpers evaluate", *chosen])
         result = to_result(
             options.arm,
             evaluations,
             profile=profile,
             seed=options.seed,
-            command=f"{command} --mode {options.mode} --write",
+            command=command,
         )
         print(f"written: {write_result(result).name}")
     return 0

@@ -143,6 +143,7 @@ def write_cache(
         max_length=max_length,
     )
     index = continue_index(folder, index)
+    teacher.model.eval()
     done = rows_done(index)
     hidden = progress is not True
     with tqdm(

@@ -24,7 +24,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from helpers import chat
 from helpers import minilab_text as text
@@ -35,6 +34,7 @@ from helpers.generator import Problem, generate_problems
 from helpers.minilab_cards import write_card
 from helpers.minilab_models import RECIPES, Recipe
 from helpers.problems import read_problems
+from helpers.runs import last_checkpoint
 
 MODELS = DATA / "models"
 WORK = RUNS / "minilab"
@@ -168,6 +168,8 @@ def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.bos_token_id = tokenizer.bos_token_id
     model.save_pretrained(MODELS / recipe.name)
+    for path in (MODELS / recipe.name).iterdir():
+        path.chmod(0o644)  # some writers leave a file to its owner alone
 
 
 def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
@@ -201,8 +203,8 @@ def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
         train_dataset=make_dataset(recipe, tokenizer, seed=seed, count=count),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
-    last = get_last_checkpoint(str(output)) if output.exists() else None
-    trainer.train(resume_from_checkpoint=last)
+    last = last_checkpoint(output)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     finish(model, recipe, tokenizer)
     shutil.rmtree(output, ignore_errors=True)
     return MODELS / recipe.name

@@ -17,7 +17,8 @@ from helpers.losses import (
     shift_for_next_token,
     topk_kd_loss,
 )
-from helpers.models import Loaded
+from helpers.models import load_teacher
+from helpers.profiles import PROFILES
 from helpers.sft import encode_traces
 
 COUNT, K = 7, 5
@@ -220,7 +221,7 @@ def test_write_cache_continues_after_a_kill_with_the_same_bytes(
     before = files(folder)
     calls = []
     write(folder, progress=lambda done, total: calls.append((done, total)))
-    assert calls[0] == (written + 3 if written == 3 else COUNT, COUNT)
+    assert calls[0] == (min(written + 3, COUNT), COUNT)
     assert files(folder) == files(made.folder)
     assert all(
         files(folder)[name] == data
@@ -305,9 +306,6 @@ def test_write_cache_refuses_a_cache_made_otherwise(copy, changes, match):
 
 def test_write_cache_refuses_a_cache_of_another_teacher(copy):
     small = tiny.folder("mini-qwen3-small")
-    from helpers.models import load_teacher
-    from helpers.profiles import PROFILES
-
     other = load_teacher(PROFILES["mini"], str(small))
     match = r"'teacher': \('mini-qwen3', 'mini-qwen3-small'\)"
     with pytest.raises(LogitCacheError, match=match):
@@ -395,13 +393,13 @@ def test_write_cache_does_not_build_on_a_broken_shard(tmp_path):
         write(folder)
 
 
-def test_open_cache_sees_shards_that_changed_places(copy):
-    """Equal in size, so only what is inside tells."""
-    first, last = copy / "rows_000000.safetensors", copy / "index.json"
-    index = json.loads(last.read_text())
+def test_open_cache_refuses_a_shard_that_the_index_does_not_describe(copy):
+    """Of the right size, so only what is inside tells."""
+    path = copy / "index.json"
+    index = json.loads(path.read_text())
     index["shards"][0]["positions"] += 1
-    last.write_text(json.dumps(index))
-    with pytest.raises(LogitCacheError, match=f"{first.name} holds"):
+    path.write_text(json.dumps(index))
+    with pytest.raises(LogitCacheError, match="rows_000000.* holds"):
         open_cache(copy)
 
 
@@ -419,14 +417,3 @@ def test_open_cache_refuses_another_format_and_no_cache(copy, tmp_path):
         open_cache(copy)
     with pytest.raises(LogitCacheError, match="no index.json there"):
         open_cache(tmp_path / "nothing")
-
-
-def test_write_cache_leaves_the_teacher_as_it_was(tmp_path):
-    """No dropout, no gradient; `Loaded` is a frozen pair."""
-    teacher: Loaded = tiny.teacher()
-    before = [p.clone() for p in teacher.model.parameters()]
-    write(tmp_path / "new")
-    assert all(
-        torch.equal(a, b) and b.grad is None
-        for a, b in zip(before, teacher.model.parameters(), strict=True)
-    )

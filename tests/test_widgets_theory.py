@@ -1,0 +1,302 @@
+"""Notebook 01's widgets, figures and exercises: numbers and drawings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from helpers import plots_theory, widgets_theory
+from helpers.exercises import check
+from helpers.losses import kd_loss
+from helpers.plot_style import REFERENCE, STUDENT, TEACHER
+from helpers.widgets_theory import (
+    DivergenceExplorer,
+    TemperatureExplorer,
+    best_bell,
+    read,
+    two_peaks,
+)
+
+PNG = b"\x89PNG"
+
+
+class _Letters:
+    """A tokenizer of one letter an id."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(ord("a") + number) for number in ids)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+    """The figures that were shown, still open when they were."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
+    yield figures
+    assert plt.get_fignums() == []
+
+
+@pytest.fixture
+def axes() -> Any:
+    return Figure().subplots()
+
+
+# --- one temperature --------------------------------------------------------
+
+
+def test_read_two_tokens_by_hand() -> None:
+    # softmax((2, 0) / 2) = (0.731, 0.269); the student is undecided
+    reading = read(torch.tensor([2.0, 0.0]), torch.zeros(2), 2.0)
+    assert reading.teacher.tolist() == pytest.approx(
+        [0.7311, 0.2689], abs=1e-4
+    )
+    assert reading.student.tolist() == [0.5, 0.5]
+    assert reading.bits == pytest.approx(0.8399, abs=1e-4)
+    assert reading.kl == pytest.approx(0.4438 / 4, abs=1e-4)
+    assert reading.gradient == pytest.approx(0.2311 / 2 * 2**0.5, abs=1e-4)
+    assert reading.scaled == pytest.approx(4 * reading.gradient)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+def test_read_agrees_with_the_loss(temperature: float) -> None:
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 7, dtype=torch.float64) * 3
+    student.requires_grad_()
+    loss = kd_loss(
+        student[None, None], teacher[None, None], torch.ones(1, 1),
+        temperature=temperature,
+    )  # fmt: skip
+    loss.backward()
+    reading = read(teacher, student.detach(), temperature)
+    assert temperature**2 * reading.kl == pytest.approx(loss.item())
+    assert reading.scaled == pytest.approx(student.grad.norm().item())
+
+
+def test_read_hot_gradient_reaches_its_limit() -> None:
+    z, v = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([3.0, 1.0, -1.0])
+    limit = ((z - z.mean()) - (v - v.mean())).norm().item() / 3
+    assert read(v, z, 1e4).scaled == pytest.approx(limit, rel=1e-3)
+    assert read(v, z, 1e4).gradient == pytest.approx(limit / 1e8, rel=1e-3)
+
+
+def test_read_excluded_token_is_no_nan() -> None:
+    never = torch.tensor([1.0, -math.inf])
+    reading = read(never, torch.zeros(2), 2.0)
+    assert reading.bits == 0 and reading.kl == pytest.approx(math.log(2))
+
+
+def test_temperature_explorer_follows_the_slider() -> None:
+    teacher = torch.tensor([5.0, 3.0, 1.0, 0.0, -1.0, -2.0, -9.0])
+    explorer = TemperatureExplorer(teacher, torch.zeros(7), _Letters())
+    assert explorer.names == ["'a'", "'b'", "'c'", "'d'", "'e'", "'f'"]
+    first = bytes(explorer.picture.value)
+    assert first.startswith(PNG) and "T = 2:" in explorer.status.value
+    explorer.slider.value = 4.0
+    reading = read(teacher, torch.zeros(7), 4.0)
+    assert bytes(explorer.picture.value) != first
+    for number in (
+        f"{reading.bits:.2f} bits",
+        f"{reading.kl:.3f} nats",
+        f"<b>{reading.gradient:.3f}</b> without",
+        f"<b>{reading.scaled:.3f}</b> with",
+    ):
+        assert number in explorer.status.value
+    assert explorer.still().data == bytes(explorer.picture.value)
+    assert explorer.picture in explorer.show().children
+
+
+# --- two peaks --------------------------------------------------------------
+
+
+def test_two_peaks_mass_and_place() -> None:
+    grid, mass = two_peaks()
+    assert mass.sum().item() == pytest.approx(1)
+    assert mass[grid < 0].sum().item() == pytest.approx(0.6, abs=1e-3)
+    assert grid[mass.argmax()].item() == pytest.approx(-2.5)
+
+
+def test_best_bell_forward_matches_the_moments() -> None:
+    grid, mass = two_peaks()
+    mean = (mass * grid).sum().item()
+    deviation = ((mass * (grid - mean) ** 2).sum() ** 0.5).item()
+    bell = best_bell("forward")
+    assert bell.mean == pytest.approx(mean, abs=0.1)  # the grid's own step
+    assert bell.deviation == pytest.approx(deviation, rel=0.05)
+    assert bell.valley > 0.25
+
+
+def test_best_bell_reverse_pays_for_the_other_peak() -> None:
+    bell = best_bell("reverse")
+    assert bell.mean == pytest.approx(-2.5, abs=0.05)
+    assert bell.value == pytest.approx(-math.log(0.6), abs=0.01)
+    assert bell.valley < 0.02
+
+
+@pytest.mark.parametrize("kind", widgets_theory.KINDS)
+def test_best_bell_value_is_the_loss_and_a_minimum(kind: str) -> None:
+    grid, mass = two_peaks()
+    bell = best_bell(kind, beta=0.3, skew=0.2)
+
+    def loss(probabilities: torch.Tensor) -> float:
+        return kd_loss(
+            probabilities.log()[None, None], mass.log()[None, None],
+            torch.ones(1, 1), kind=kind, beta=0.3, skew=0.2,
+        ).item()  # fmt: skip
+
+    assert loss(bell.probabilities) == pytest.approx(bell.value)
+    for mean in (-2.5, -0.5, 0.0, 2.5):
+        for deviation in (0.6, 1.2, 2.5):
+            other = -0.5 * ((grid - mean) / deviation) ** 2
+            assert loss(other.softmax(-1)) > bell.value - 5e-3
+
+
+@pytest.mark.parametrize(("kind", "name"), [("jsd", "beta"), ("skew", "skew")])
+def test_best_bell_mixtures_go_from_covering_to_seeking(
+    kind: str, name: str
+) -> None:
+    bells = [best_bell(kind, **{name: value}) for value in (0.05, 0.6)]
+    assert [bell.deviation > 2 for bell in bells] == [True, False]
+
+
+def test_divergence_explorer_offers_only_what_counts() -> None:
+    chooser = DivergenceExplorer()
+    assert chooser.beta.disabled and chooser.skew.disabled
+    before = bytes(chooser.picture.value)
+    chooser.kind.value = "skew"
+    assert chooser.beta.disabled and not chooser.skew.disabled
+    chooser.kind.value = "jsd"
+    assert not chooser.beta.disabled and chooser.skew.disabled
+    after = bytes(chooser.picture.value)
+    assert after.startswith(PNG) and after != before
+
+
+def test_divergence_explorer_moves_with_beta() -> None:
+    chooser = DivergenceExplorer("jsd")
+    seeking = bytes(chooser.picture.value)
+    chooser.beta.value = 0.1
+    bell = best_bell("jsd", beta=0.1)
+    assert f"deviation <b>{bell.deviation:.2f}</b>" in chooser.status.value
+    assert chooser.name() == "jsd, beta = 0.1"
+    assert bytes(chooser.picture.value) != seeking
+    assert chooser.still().data == bytes(chooser.picture.value)
+
+
+# --- drawings ---------------------------------------------------------------
+
+
+def test_draw_next_token_bars(axes: Any) -> None:
+    plots_theory.draw_next_token(
+        axes, names=["a", "b"], plain=torch.tensor([0.9, 0.1]),
+        soft=[0.6, 0.4], student=[0.3, 0.7], temperature=3,
+    )  # fmt: skip
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == pytest.approx([0.9, 0.1, 0.6, 0.4, 0.3, 0.7])
+    colours = [to_hex(bar.get_facecolor()) for bar in axes.patches[::2]]
+    assert colours == [REFERENCE, TEACHER, STUDENT]
+    assert {bar.get_hatch() for bar in axes.patches[4:]} == {"//"}
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["teacher, T = 1", "teacher, T = 3", "student, T = 3"]
+    assert axes.get_ylim() == (0, 1.0)
+
+
+@pytest.mark.parametrize(("highest", "top"), [(0.2, 0.25), (0.3, 0.5)])
+def test_draw_next_token_axis_fits(
+    axes: Any, highest: float, top: float
+) -> None:
+    plots_theory.draw_next_token(
+        axes, names=["a"], plain=[highest], soft=[0.1], student=None,
+        temperature=1,
+    )  # fmt: skip
+    assert axes.get_ylim() == (0, top) and len(axes.patches) == 2
+
+
+def test_draw_two_peaks_are_densities(axes: Any) -> None:
+    grid, mass = two_peaks()
+    plots_theory.draw_two_peaks(
+        axes, grid=grid, teacher=mass, students={"one": mass, "two": mass}
+    )
+    assert [line.get_label() for line in axes.lines] == [
+        "teacher", "one", "two",
+    ]  # fmt: skip
+    for line in axes.lines:
+        area = np.trapezoid(line.get_ydata(), line.get_xdata())
+        assert area == pytest.approx(1, abs=1e-6)
+    assert len({line.get_linestyle() for line in axes.lines[1:]}) == 2
+    assert axes.get_ylim()[1] > axes.lines[0].get_ydata().max()
+
+
+def test_draw_gradient_marks_both_curves(axes: Any) -> None:
+    x = [1.0, 10.0, 100.0]
+    plots_theory.draw_gradient(
+        axes, temperatures=x, plain=[1.0, 1e-2, 1e-4], scaled=[1.0] * 3,
+        mark=10.0,
+    )  # fmt: skip
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [float(p.get_ydata()[0]) for p in points] == pytest.approx(
+        [1.0, 1e-2]
+    )
+
+
+def test_width_plot_lines_and_marks(shown: list[Figure]) -> None:
+    plots_theory.width_plot(
+        "Wider is better", [2, 4], {"all": [0.2, 0.4], "some": [0.5, 1.0]},
+        marks={"ours": 128},
+    )  # fmt: skip
+    axes = shown[0].axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[2, 0.2], [4, 0.4]]
+    assert list(axes.lines[2].get_xdata()) == [128, 128]
+    assert [text.get_text() for text in axes.texts] == ["ours"]
+    assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
+
+
+def test_plots_show_one_figure_each(shown: list[Figure]) -> None:
+    grid, mass = two_peaks()
+    plots_theory.next_token_plot("soft", ["a"], [0.6], [0.5], temperature=3)
+    plots_theory.two_peaks_plot("two", grid, mass, [{"x": mass}, {}])
+    plots_theory.gradient_plot("slope", [1, 10], [1, 0.01], [1, 1])
+    assert [figure.get_suptitle() for figure in shown] == [
+        "soft", "two", "slope",
+    ]  # fmt: skip
+    assert [len(figure.axes) for figure in shown] == [1, 2, 1]
+
+
+def test_as_png_draws_without_pyplot() -> None:
+    png = plots_theory.as_png("title", [lambda axes: axes.plot([1, 2])])
+    assert png.startswith(PNG) and len(png) < 60_000
+    assert plt.get_fignums() == []
+
+
+# --- exercises --------------------------------------------------------------
+
+WRONG = [
+    ("01.1", lambda same, gives: ["response", "logit", "feature"]),
+    ("01.1", lambda same, gives: ["response"]),
+    ("01.2", lambda z, t: torch.special.entr((z / t).softmax(-1)).sum()),
+    ("01.2", lambda z, t: torch.special.entr(z.softmax(-1)).sum() / 0.6931),
+    ("01.3", lambda p, q, a: torch.sum(p * (p / q).log())),
+    ("01.3", lambda p, q, a: torch.sum(q * (q / (a * p + (1 - a) * q)).log())),
+    ("01.4", lambda z, v, t: ((z / t).softmax(-1) - (v / t).softmax(-1)) / t),
+    ("01.4", lambda z, v, t: t * ((v / t).softmax(-1) - (z / t).softmax(-1))),
+    ("01.4", lambda z, v, t: z.softmax(-1) - v.softmax(-1)),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), WRONG)
+def test_exercises_see_the_usual_mistakes(
+    name: str, answer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(name, answer)
+    assert capsys.readouterr().out.startswith("not yet: ")
