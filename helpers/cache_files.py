@@ -108,15 +108,6 @@ def text_hash(values: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def weights_hash(model: Any) -> str:
-    """Of the first 64 values of each parameter: training changes them all."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        some = parameter.detach().flatten()[:64].float().cpu()
-        digest.update(name.encode() + some.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def continue_index(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     """The index in the folder if it fits, or the new one."""
     found = read_index(folder)

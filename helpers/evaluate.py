@@ -134,7 +134,7 @@ def evaluate(
         loaded.tokenizer,
         student_prompts(problems, loaded.tokenizer, mode=mode),
         max_new_tokens=profile.max_new_tokens,
-        batch_size=profile.generation_batch,
+        batch_size=profile.evaluation_batch,
         progress=progress,
     )
     return Evaluation(problems, completions, time.perf_counter() - started)

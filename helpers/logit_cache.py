@@ -29,12 +29,12 @@ from helpers.cache_files import (
     read_index,
     rows_done,
     text_hash,
-    weights_hash,
     write_index,
     write_shard,
 )
 from helpers.loss_checks import check_k, check_options, check_vocabularies
 from helpers.losses import log_probabilities, shift_for_next_token
+from helpers.memory import weights_hash
 from helpers.models import Loaded
 from helpers.sft import encode_traces
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from typing import Any
 
@@ -22,6 +23,15 @@ def parameter_counts(model: Any) -> dict[str, int]:
 def weight_bytes(model: Any) -> int:
     """Bytes that the parameters occupy as they are stored."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def weights_hash(model: Any) -> str:
+    """Of the first 64 values of each parameter: training changes them all."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        some = parameter.detach().flatten()[:64].float().cpu()
+        digest.update(name.encode() + some.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def peak_memory_mb() -> float:

@@ -19,6 +19,7 @@ from helpers import chat
 from helpers.answers import is_correct
 from helpers.commands import command_parser
 from helpers.generate import Sampling, chunks, generate
+from helpers.memory import weights_hash
 from helpers.profiles import Profile, get_profile
 from helpers.trace_files import (
     FIELDS,
@@ -48,10 +49,13 @@ def teacher_messages(question: str, profile: Profile) -> chat.Messages:
     return [{"role": "user", "content": content}]
 
 
-def sampling_record(profile: Profile, seed: int) -> dict[str, Any]:
-    """Everything that decides a trace besides teacher and question."""
+def sampling_record(
+    profile: Profile, seed: int, teacher: Any
+) -> dict[str, Any]:
+    """Everything that decides a trace besides the question."""
     return {
         "teacher": Path(profile.teacher).name,
+        "teacher_sha256": weights_hash(teacher)[:12],
         "temperature": profile.temperature,
         "top_p": profile.top_p,
         "top_k": profile.top_k,
@@ -75,7 +79,7 @@ def generate_traces(
     Continues an existing file. Raises TraceFileError when that file was made
     for other problems or with other sampling settings: it is left untouched.
     """
-    record = sampling_record(profile, seed)
+    record = sampling_record(profile, seed, teacher)
     done = resume_point(path, problems, record)
     append_rows(path, [])  # no write access? say so before the work
     start = 0

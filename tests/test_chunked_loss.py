@@ -48,6 +48,11 @@ def test_chunked_kd_loss_gradient_reaches_only_the_student():
     chunked_kd_loss(ours, head, theirs, their_head, some()).backward()
     assert ours.grad is not None and head.weight.grad is not None
     assert theirs.grad is None and their_head.weight.grad is None
+    # a head that changes nothing hands its input on, gradient and all
+    chunked_kd_loss(
+        ours, lambda states: states, theirs, lambda states: states, some()
+    ).backward()
+    assert theirs.grad is None
 
 
 def test_chunked_kd_loss_trains_the_head_alone():

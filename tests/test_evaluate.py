@@ -120,7 +120,7 @@ def test_evaluate_asks_greedily_with_the_training_prompt(tmp_path, mode):
     problems = tiny.problems(5)
     loaded = tiny.plain_student()
     first = evaluate.evaluate(loaded, problems, profile=profile, mode=mode)
-    bigger = replace(profile, generation_batch=5)
+    bigger = replace(profile, evaluation_batch=5)
     second = evaluate.evaluate(loaded, problems, profile=bigger, mode=mode)
     assert first.completions == second.completions
     assert first.problems == problems and first.seconds > 0

@@ -389,8 +389,10 @@ def test_write_cache_does_not_build_on_a_broken_shard(tmp_path):
     with pytest.raises(Killed):
         write(folder, progress=kill_after(3))
     damage(folder / "rows_000000.safetensors", "cut")
+    before = files(folder)
     with pytest.raises(LogitCacheError, match="was cut or changed"):
         write(folder)
+    assert files(folder) == before  # found before the teacher was asked
 
 
 def test_open_cache_refuses_a_shard_that_the_index_does_not_describe(copy):

@@ -18,6 +18,7 @@ import tiny
 
 from helpers import traces as module
 from helpers.files import ROOT
+from helpers.memory import weights_hash
 from helpers.trace_files import (
     TraceFileError,
     audit_traces,
@@ -63,6 +64,7 @@ def test_generate_traces_rows_are_complete(whole, tmp_path):
     assert all(r["qwen3_answer"].startswith("<think>\n") for r in rows)
     assert rows[0]["sampling"] == {
         "teacher": "mini-qwen3",
+        "teacher_sha256": weights_hash(tiny.teacher().model)[:12],
         "temperature": 0.6,
         "top_p": 0.95,
         "top_k": 20,
@@ -212,6 +214,15 @@ def test_generate_traces_refuses_other_settings(
     message = refused(tmp_path / "t.jsonl", tmp_path, content, **options)
     assert all(part in message for part in parts), message
     assert "name another file" in message.lower()
+
+
+def test_generate_traces_refuses_a_teacher_that_was_retrained(
+    whole, tmp_path, monkeypatch
+):
+    """The folder's name is the same, the weights are not."""
+    monkeypatch.setattr(module, "weights_hash", lambda _: "0" * 64)
+    message = refused(tmp_path / "t.jsonl", tmp_path, whole)
+    assert "teacher_sha256" in message and "'000000000000'" in message
 
 
 @pytest.mark.parametrize("field", ["id", "question", "gold"])

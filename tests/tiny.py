@@ -97,6 +97,7 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
         "student": str(folder(STUDENT)),
         "max_new_tokens": 16,
         "generation_batch": 3,
+        "evaluation_batch": 3,
         "batch_size": 4,
         "epochs": 2,
         "rank": 4,
