@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
+KD_START, KD_END = "<!-- kd:start -->", "<!-- kd:end -->"
 NO_RESULTS = f"No results yet. Measure them: {RERUN}"
 HEADER = ("n", "accuracy", "95% CI", "seconds", "peak MB", "command")
 NUMERIC = {"seed", "n", "accuracy", "95% CI", "seconds", "peak MB"}
@@ -93,6 +94,7 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     """Write the table between the two result markers of a file.
 
     Returns whether the file changed; what is outside the markers never does.
+    A file with the `kd` markers gets the table of notebook 05 there.
 
     Raises:
         ResultFileError: no such file, no markers in it, it cannot be
@@ -102,17 +104,28 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     if not path.is_file():
         raise ResultFileError(f"There is no file {path} to put the table in.")
     old = path.read_text("utf-8")
-    before, start, rest = old.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ResultFileError(
-            f"{path.name} has no place for the results: put the lines "
-            f"{START} and {END} where the table belongs."
-        )
-    new = f"{before}{START}\n\n{table_markdown(directory)}\n\n{END}{after}"
+    new = put_between(old, START, END, table_markdown(directory), path.name)
+    if KD_START in new:
+        from helpers.kd_results import kd_table_markdown
+
+        folder = Path(directory or results_directory()) / "kd"
+        table = kd_table_markdown(folder)
+        new = put_between(new, KD_START, KD_END, table, path.name)
     if new != old:
         replace_file(path, new)
     return new != old
+
+
+def put_between(text: str, start: str, end: str, table: str, name: str) -> str:
+    """`text` with a table between two markers; nothing else changes."""
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ResultFileError(
+            f"{name} has no place for the results: put the lines "
+            f"{start} and {end} where the table belongs."
+        )
+    return f"{before}{start}\n\n{table}\n\n{end}{after}"
 
 
 def draw_overview(directory: Path | None = None) -> Path | None:

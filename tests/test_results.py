@@ -247,6 +247,19 @@ def test_update_readme_changes_only_the_table(tmp_path: Path) -> None:
     assert update_readme(readme, tmp_path / "results") is False
 
 
+def test_update_readme_fills_the_table_of_notebook_05(tmp_path: Path) -> None:
+    write_result(TEACHER, tmp_path / "results")
+    arm = replace(AFTER, arm="logit_online", mode=None)
+    write_result(arm, tmp_path / "results" / "kd" / "budget_0250")
+    readme = tmp_path / "README.md"
+    marked = README + "\nx\n<!-- kd:start -->\nold\n<!-- kd:end -->\ny\n"
+    readme.write_text(marked, "utf-8")
+    assert update_readme(readme, tmp_path / "results") is True
+    text = readme.read_text("utf-8")
+    assert "| 250 | logits, online | 1 |" in text
+    assert text.endswith("\n\n<!-- kd:end -->\ny\n") and "\nx\n<!--" in text
+
+
 @pytest.mark.parametrize(
     "text", ["# Course\n", README.replace("results:end", "end")]
 )
