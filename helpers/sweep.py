@@ -23,7 +23,7 @@ from helpers.sft import build_trainer, encode_traces
 from helpers.trace_files import filter_traces, load_traces
 
 RESULTS = DATA / "results"
-POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 512, 3, 128
+POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 384, 3, 128
 
 
 @dataclass(frozen=True)
