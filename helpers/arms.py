@@ -26,7 +26,7 @@ from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 
 ARMS = ("sft_gold", "sft_traces", "logit_online", "logit_cached")
-READS = 4000  # rows that a student reads, whatever the budget
+READS = 2000  # rows that a student reads, whatever the budget
 TOP_K = 16
 KD_RESULTS = DATA / "results" / "kd"
 ALL_TRACES = RUNS / "mini" / "traces" / "all.jsonl"
@@ -137,7 +137,9 @@ def main(argv: list[str]) -> int:
     parser = command_parser("distill", __doc__)
     parser.add_argument("--arm", default="logit_online", choices=ARMS)
     parser.add_argument("--budget", type=int, default=1000, help="traces")
-    parser.add_argument("--epochs", type=int, help="default: 4000 / budget")
+    parser.add_argument(
+        "--epochs", type=int, help=f"default: {READS} / budget"
+    )
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--soft", type=float, default=1.0)
     parser.add_argument("--kind", default="forward")

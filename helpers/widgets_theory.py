@@ -92,7 +92,7 @@ class TemperatureExplorer:
         ]
         self.curve = [read(self.teacher, self.student, t) for t in CURVE]
         self.slider = ipywidgets.FloatSlider(
-            value=2.0, min=0.25, max=10.0, step=0.25, description="T"
+            value=2.0, min=0.25, max=10.0, step=0.25, description="temperature"
         )
         self.status = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", width=950)

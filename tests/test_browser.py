@@ -43,6 +43,10 @@ RED = (
     '[data-mime-type="application/vnd.jupyter.error"], '
     '[data-mime-type="application/vnd.jupyter.stderr"]'
 )
+OUTPUT = (
+    "ancestor::*[contains(concat(' ', @class, ' '), "
+    "' jp-OutputArea-output ')][1]"
+)
 RUN_SECONDS, POINT_SECONDS = 600, 180
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -86,8 +90,9 @@ def lab(tmp_path_factory) -> Iterator[str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "DISTILL_RESULTS_DIR": str(place / "results"),
     }
+    usual = lab_arguments(port=port, browser=False)
     arguments = [
-        *lab_arguments(port=port, browser=False),
+        *(option for option in usual if "root_dir" not in option),
         f"--ServerApp.root_dir={place / 'notebooks'}",
         f"--IdentityProvider.token={token}",
     ]
@@ -146,30 +151,48 @@ def drag(page, slider, share: float) -> None:
     page.mouse.up()
 
 
-def moved(page, label: str, share: float) -> tuple[str, str]:
-    """The readout of a slider after a drag that changed its picture."""
-    slider = page.locator(".widget-slider").filter(has_text=label).first
-    output = page.locator(".jp-OutputArea-output").filter(has=slider).last
-    picture = output.locator("img").first
-    before = picture.get_attribute("src")
+def moved(page, label: str) -> None:
+    """Drag a slider; its readout and then its picture must change."""
+    name = page.get_by_text(label, exact=True)
+    slider = page.locator(".widget-slider").filter(has=name).first
     old = slider.locator(".widget-readout").inner_text()
-    drag(page, slider, share)
+    with changed_picture(page, slider):
+        drag(page, slider, 0.85)
+    assert slider.locator(".widget-readout").inner_text() != old
+
+
+def chosen(page, label: str, option: str) -> None:
+    """Choose from a dropdown; its picture must change."""
+    name = page.get_by_text(label, exact=True)
+    dropdown = page.locator(".widget-dropdown").filter(has=name).first
+    with changed_picture(page, dropdown):
+        dropdown.locator("select").select_option(label=option)
+
+
+@contextlib.contextmanager
+def changed_picture(page, control) -> Iterator[None]:
+    """The picture of the same widget is another one afterwards."""
+    picture = control.locator(f"xpath={OUTPUT}").locator("img").first
+    before = picture.get_attribute("src")
+    yield
     deadline = time.monotonic() + POINT_SECONDS
     while picture.get_attribute("src") == before:
-        assert time.monotonic() < deadline, f"{label}: no new picture"
+        assert time.monotonic() < deadline, "no new picture"
         page.wait_for_timeout(250)
-    return old, slider.locator(".widget-readout").inner_text()
 
 
 @pytest.mark.parametrize(
-    ("notebook", "sliders"),
+    ("notebook", "controls"),
     [
-        ("01_distillation_theory", ["temperature", "beta", "skew"]),
+        (
+            "01_distillation_theory",
+            ["temperature", "beta", ("divergence", "skew"), "skew"],
+        ),
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
     ],
 )
-def test_slider_moves_the_figure(browser, lab, notebook, sliders):
+def test_slider_moves_the_figure(browser, lab, notebook, controls):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -178,10 +201,11 @@ def test_slider_moves_the_figure(browser, lab, notebook, sliders):
         lambda line: line.type == "error" and errors.append(line.text),
     )
     run_all(page, lab % f"{notebook}.ipynb")
-    errors.clear()  # what JupyterLab itself had to say while it loaded
-    for label in sliders:
-        old, new = moved(page, label, 0.85)
-        assert old != new
+    for control in controls:
+        if isinstance(control, tuple):
+            chosen(page, *control)
+        else:
+            moved(page, control)
     red = [text.strip() for text in page.locator(RED).all_inner_texts()]
     folder = os.environ.get("DISTILL_SCREENSHOTS")
     if folder:
