@@ -1,0 +1,270 @@
+"""helpers.kd_results and the figures of helpers.plots_kd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from helpers import kd_results, plots_kd
+from helpers.result_files import Result, ResultFileError, write_result
+from helpers.statistics import mcnemar, wilson_interval
+
+
+def put(
+    folder: Path, arm: str, right: str, *, budget: int = 250, seed: int = 7,
+    **changes: Any,
+) -> Path:  # fmt: skip
+    """A result file as `helpers distill --write` makes it."""
+    values: dict[str, Any] = {
+        "arm": arm,
+        "profile": "mini",
+        "seed": seed,
+        "n": len(right),
+        "correct": right.count("1"),
+        "seconds": 1.0,
+        "peak_memory_mb": None,
+        "command": "python3 -m helpers distill",
+        "splits": {"held-out templates": {"n": 10, "correct": 2}},
+        "right": right,
+    }
+    result = Result(**{**values, **changes})
+    return write_result(result, folder / f"budget_{budget:04d}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two arms, two seeds: text is right on half, logits on more."""
+    for seed in (7, 8):
+        put(tmp_path, "sft_traces", "1" * 10 + "0" * 10, seed=seed)
+        put(tmp_path, "logit_online", "1" * 18 + "0" * 2, seed=seed)
+    put(tmp_path, "logit_online", "1" * 15 + "0" * 5, budget=1000)
+    return tmp_path
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+    """The figures that were shown, still open when they were."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
+    yield figures
+    assert plt.get_fignums() == []
+
+
+def test_names_and_folder_are_those_of_the_command() -> None:
+    from helpers import arms
+
+    assert tuple(kd_results.ARM_NAMES) == arms.ARMS
+    assert kd_results.KD_RESULTS == arms.KD_RESULTS
+
+
+def test_groups_pool_the_seeds(folder: Path) -> None:
+    groups = kd_results.read_groups(folder)
+    found = [(group.budget, group.arm, group.n) for group in groups]
+    assert found == [
+        (250, "sft_traces", 40),
+        (250, "logit_online", 40),
+        (1000, "logit_online", 20),
+    ]
+    assert groups[1].correct == 36
+    assert groups[1].accuracy == 0.9
+    assert groups[1].interval == wilson_interval(36, 40)
+
+
+def test_groups_leave_other_profiles_and_arms_out(folder: Path) -> None:
+    put(folder, "sft_traces", "1", profile="full")
+    put(folder, "feature_mse", "1")
+    assert len(kd_results.read_groups(folder)) == 3
+    assert len(kd_results.read_groups(folder, profile="full")) == 1
+
+
+def test_groups_budgets_are_sorted_as_numbers(folder: Path) -> None:
+    put(folder, "sft_traces", "1", budget=12000)
+    assert [g.budget for g in kd_results.read_groups(folder)][-1] == 12000
+
+
+def test_groups_name_a_broken_file(folder: Path) -> None:
+    path = put(folder, "sft_gold", "10")
+    path.write_text("{", "utf-8")
+    with pytest.raises(ResultFileError, match="sft_gold"):
+        kd_results.read_groups(folder)
+
+
+def test_span_is_worst_and_best_seed(tmp_path: Path) -> None:
+    put(tmp_path, "sft_gold", "1000", seed=1)
+    put(tmp_path, "sft_gold", "1110", seed=2)
+    (group,) = kd_results.read_groups(tmp_path)
+    assert group.span == (0.25, 0.75)
+
+
+def test_compare_concatenates_equal_seeds(folder: Path) -> None:
+    text, logits, _ = kd_results.read_groups(folder)
+    test = kd_results.compare(text, logits)
+    before = ([True] * 10 + [False] * 10) * 2
+    after = ([True] * 18 + [False] * 2) * 2
+    assert test.p_value == mcnemar(before, after)
+    assert (test.points, test.seeds, test.same_sign) == (40.0, 2, 2)
+    assert test.supported
+    back = kd_results.compare(logits, text)
+    assert (back.points, back.p_value) == (-40.0, test.p_value)
+
+
+def test_compare_uses_only_shared_seeds(folder: Path) -> None:
+    put(folder, "sft_traces", "0" * 20, seed=9)
+    text, logits, _ = kd_results.read_groups(folder)
+    assert (len(text.results), kd_results.compare(text, logits).seeds) == (
+        3,
+        2,
+    )
+
+
+def test_one_seed_of_the_other_sign_supports_nothing(folder: Path) -> None:
+    put(folder, "sft_traces", "1" * 10, seed=9)
+    put(folder, "logit_online", "1" * 9 + "0", seed=9)
+    test = kd_results.compare(*kd_results.read_groups(folder)[:2])
+    assert test.p_value < 0.05
+    assert test.same_sign == 2 and not test.supported
+
+
+def test_equal_arms_are_no_difference(folder: Path) -> None:
+    put(folder, "sft_gold", "10")
+    put(folder, "sft_traces", "10")
+    one, two, *_ = kd_results.read_groups(folder)
+    one_seed = kd_results.Group(two.arm, 250, two.results[:1])
+    test = kd_results.compare(one, one_seed)
+    assert (test.p_value, test.same_sign, test.supported) == (1.0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("right", "seed", "budget"),
+    [("1" * 19, 7, 250), ("1" * 20, 99, 250), ("1" * 20, 7, 1000)],
+)
+def test_compare_refuses_what_is_not_paired(
+    tmp_path: Path, right: str, seed: int, budget: int
+) -> None:
+    put(tmp_path, "sft_traces", "1" * 20)
+    put(tmp_path, "logit_online", right, seed=seed, budget=budget)
+    with pytest.raises(ValueError, match="cannot be paired.*helpers distill"):
+        kd_results.compare(*kd_results.read_groups(tmp_path))
+
+
+def test_compare_refuses_results_without_answers(tmp_path: Path) -> None:
+    put(tmp_path, "sft_traces", "10")
+    (group,) = kd_results.read_groups(tmp_path)
+    result = replace(group.results[0], right="")
+    forgot = replace(group, results=(result,))
+    with pytest.raises(ValueError, match="cannot be paired"):
+        kd_results.compare(forgot, forgot)
+
+
+def test_comparisons_skip_what_is_missing(folder: Path) -> None:
+    tests = kd_results.comparisons(kd_results.read_groups(folder))
+    assert [(t.first.arm, t.second.arm) for t in tests] == [
+        ("sft_traces", "logit_online")
+    ]
+
+
+def test_comparisons_skip_arms_without_a_common_seed(tmp_path: Path) -> None:
+    put(tmp_path, "sft_traces", "10", seed=7)
+    put(tmp_path, "logit_online", "11", seed=8)
+    assert kd_results.comparisons(kd_results.read_groups(tmp_path)) == []
+    assert kd_results.COMMAND in kd_results.findings(tmp_path)
+
+
+def test_table_has_a_row_a_group(folder: Path) -> None:
+    header, rule, *rows = kd_results.kd_table_markdown(folder).splitlines()
+    assert header.count("|") == rule.count("|") == rows[0].count("|")
+    assert rows[1] == (
+        "| 250 | logits, online | 2 | 40 | 90.0% | 76.9-96.0 | "
+        "90.0%, 90.0% | 20.0% (4/20) |"
+    )
+    assert rows[2].startswith("| 1,000 | logits, online | 1 | 20 | 75.0% |")
+
+
+def test_table_without_held_out_problems(tmp_path: Path) -> None:
+    put(tmp_path, "sft_gold", "10", splits={})
+    assert kd_results.kd_table_markdown(tmp_path).endswith("|  |")
+
+
+def test_pairs_table(folder: Path) -> None:
+    *_, row = kd_results.pairs_markdown(folder).splitlines()
+    assert row.startswith("| 250 | logits, online | teacher text | +40.0 | ")
+    assert row.endswith(" | 2 of 2 |")
+
+
+def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
+    put(folder, "logit_cached", "1" * 18 + "0" * 2)
+    text = kd_results.findings(folder)
+    shown, rest = text.split("Not supported: ")
+    assert "logits, online against teacher text at 250 traces (+40.0" in shown
+    assert "logits, cached against logits, online at 250 traces" in rest
+    assert "p = 1, seeds: 1)" in rest
+    assert "Of 2 tests, chance alone would give about 0.1" in rest
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        kd_results.kd_table_markdown,
+        kd_results.pairs_markdown,
+        kd_results.findings,
+    ],
+)
+def test_no_results_is_one_line_with_the_command(
+    tmp_path: Path, table: Any
+) -> None:
+    text = table(tmp_path / "missing")
+    assert "\n" not in text and kd_results.COMMAND in text
+
+
+def test_budget_figure_has_a_line_an_arm(
+    folder: Path, shown: list[Figure]
+) -> None:
+    groups = kd_results.read_groups(folder)
+    plots_kd.accuracy_against_budget(groups, "Logits help")
+    (axes,) = shown[0].axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["teacher text", "logits, online"]
+    lines = [c.lines[0] for c in axes.containers]
+    looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(looks) == 2  # not by colour alone
+    assert list(lines[1].get_ydata()) == [0.9, 0.75]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["250", "1,000"]
+
+
+def test_budget_figure_without_results(shown: list[Figure]) -> None:
+    plots_kd.accuracy_against_budget([], "Nothing yet")
+    assert shown[0].axes[0].texts[0].get_text() == "no run yet"
+
+
+def test_covered_mass_figure(shown: list[Figure]) -> None:
+    shares = {"T = 1": [0.5, 0.9, 1.0], "T = 4": [0.2, 0.4, 0.6]}
+    plots_kd.covered_mass([1, 2, 4], shares, "Most of it", save=None)
+    lines = shown[0].axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == list(shares.values())
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_fitted_targets_figure(shown: list[Figure]) -> None:
+    teacher = [0.5, 0.3, 0.2]
+    plots_kd.fitted_targets(teacher, {"full": teacher}, 1, "It fits")
+    axes = shown[0].axes[0]
+    assert axes.get_yscale() == "log"
+    assert [line.get_label() for line in axes.lines] == ["teacher", "full"]
+
+
+def test_loss_curves_figure(tmp_path: Path, shown: list[Figure]) -> None:
+    path = tmp_path / "curves.png"
+    curves = {"online": ([1, 2], [1.0, 0.5]), "cached": ([1, 2], [1.0, 0.4])}
+    plots_kd.loss_curves(curves, "They agree", save=path)
+    assert path.exists()
+    assert list(shown[0].axes[0].lines[1].get_ydata()) == [1.0, 0.4]
