@@ -15,7 +15,8 @@ from typing import Any
 from helpers.commands import command_parser
 from helpers.distill import Objective, distill_student, pair_profile
 from helpers.evaluate import Evaluation, evaluate, to_result
-from helpers.files import DATA, RUNS
+from helpers.files import RUNS
+from helpers.kd_results import ARM_NAMES, KD_RESULTS
 from helpers.logit_cache import write_cache
 from helpers.models import Loaded, add_lora, load_student, load_teacher
 from helpers.problems import load_problems
@@ -25,10 +26,9 @@ from helpers.runs import RunError, TrainingRun
 from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 
-ARMS = ("sft_gold", "sft_traces", "logit_online", "logit_cached")
+ARMS = tuple(ARM_NAMES)
 READS = 2000  # rows that a student reads, whatever the budget
 TOP_K = 16
-KD_RESULTS = DATA / "results" / "kd"
 ALL_TRACES = RUNS / "mini" / "traces" / "all.jsonl"
 MAKE_ALL = (
     "python3 -m helpers traces --limit 4500 --output "
@@ -57,18 +57,17 @@ def gold_traces(traces: Iterable[dict]) -> list[dict]:
 
 
 def budget_traces(profile: Profile, budget: int) -> list[dict]:
-    """The first `budget` sound traces of the longest trace file there is.
+    """The first `budget` sound traces: the profile's, or ALL_TRACES' ones.
 
     Raises RunError when there are not so many, with the command for more.
     """
-    path = ALL_TRACES if ALL_TRACES.exists() else profile.traces_path
-    kept, _ = filter_traces(load_traces(path))
-    if len(kept) < budget:
-        raise RunError(
-            f"{path.name} holds {len(kept)} sound traces, {budget} are asked "
-            f"for. Make more: `{MAKE_ALL}`"
-        )
-    return kept[:budget]
+    for path in (profile.traces_path, ALL_TRACES):
+        kept = filter_traces(load_traces(path))[0] if path.exists() else []
+        if len(kept) >= budget:
+            return kept[:budget]
+    raise RunError(
+        f"there are no {budget} sound traces. Make more: `{MAKE_ALL}`"
+    )
 
 
 def train_arm(

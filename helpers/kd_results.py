@@ -1,4 +1,4 @@
-"""What notebook 05 measured: four kinds of target, three budgets, seeds.
+"""What notebook 05 measured: four kinds of target, budgets, seeds.
 
 `python3 -m helpers distill --write` leaves one file per arm, budget and seed
 in data/results/kd/budget_XXXX; here they are pooled over seeds and compared.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers.files import DATA
 from helpers.result_files import Result, read_results
-from helpers.statistics import mcnemar, wilson_interval
+from helpers.statistics import Scored, mcnemar
 
 KD_RESULTS = DATA / "results" / "kd"
 ARM_NAMES = {
@@ -41,7 +41,7 @@ TESTS = (
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Scored):
     """One arm at one budget: a result a seed; scores are of all together."""
 
     arm: str
@@ -63,15 +63,6 @@ class Group:
     @property
     def correct(self) -> int:
         return sum(result.correct for result in self.results)
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of the pooled accuracy."""
-        return wilson_interval(self.correct, self.n)
 
     @property
     def span(self) -> tuple[float, float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 TEACHER, STUDENT = "#1f4e8c", "#d9822b"
 REFERENCE, ACCENT = "#6b7280", "#2a9d8f"
@@ -58,6 +60,28 @@ def figure(
         yield axes
 
 
+def to_png(
+    fill: Callable[[Figure], None], *, size: tuple[float, float]
+) -> bytes:
+    """A figure as PNG bytes, made without pyplot: safe in any thread.
+
+    fill: draws into the empty figure, in the course's style.
+    """
+    with plt.rc_context(STYLE):
+        drawn = Figure(figsize=size, dpi=100, layout="constrained")
+        fill(drawn)
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def headline(drawn: Figure, title: str) -> None:
+    """The finding over all panels, wrapped to the figure's width."""
+    wrapped = textwrap.fill(title, int(drawn.get_figwidth() * 8.5))
+    drawn.suptitle(wrapped, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    drawn.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+
+
 def colour_of(name: str, *, place: int = 0) -> str:
     """The colour of a model by its name; otherwise the place-th colour."""
     if "teacher" in name.lower():
@@ -84,10 +108,7 @@ def canvas(
             squeeze=False,
         )  # fmt: skip
         try:
-            wrapped = textwrap.fill(title, int(size[0] * 8.5))
-            drawn.suptitle(wrapped, x=0.01, ha="left", fontsize=14,
-                           fontweight="bold")  # fmt: skip
-            drawn.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+            headline(drawn, title)
             yield list(grid[0])
             if save is not None:
                 drawn.savefig(save)

@@ -7,14 +7,11 @@ student; hatches and line styles repeat what the colours say.
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,9 +23,10 @@ from helpers.plot_style import (
     PALETTE,
     REFERENCE,
     STUDENT,
-    STYLE,
     TEACHER,
     canvas,
+    headline,
+    to_png,
 )
 
 Draw = Callable[[Axes], None]
@@ -56,19 +54,14 @@ def as_png(
     size: tuple[float, float] = (7.6, 3.8),
 ) -> bytes:
     """The same figure as PNG bytes, for an Image widget."""
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=size, dpi=100, layout="constrained")
-        wrapped = textwrap.fill(title, int(size[0] * 8.5))
-        drawn.suptitle(
-            wrapped, x=0.01, ha="left", fontsize=14, fontweight="bold"
-        )
-        drawn.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+
+    def fill(drawn: Figure) -> None:
+        headline(drawn, title)
         panels = drawn.subplots(1, len(draws), squeeze=False)[0]
         for draw, axes in zip(draws, panels, strict=True):
             draw(axes)
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png")
-    return buffer.getvalue()
+
+    return to_png(fill, size=size)
 
 
 # --- figures of the notebook ------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from helpers import PROFILE_NAMES
 from helpers.files import write_atomic
-from helpers.statistics import wilson_interval
+from helpers.statistics import Scored
 
 COURSE_ORDER = (
     "teacher",
@@ -52,7 +52,7 @@ def package_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Scored):
     """One measured arm.
 
     n, correct: problems asked and answered correctly.
@@ -79,16 +79,6 @@ class Result:
     mode: str | None = None
     notes: str = ""
     right: str = ""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers, 0 to 1."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of the accuracy, 0 to 1."""
-        return wilson_interval(self.correct, self.n)
 
     @property
     def file_name(self) -> str:

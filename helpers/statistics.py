@@ -9,6 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+class Scored:
+    """Base of what has `n` problems, `correct` of them answered rightly."""
+
+    n: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers, 0 to 1."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson interval of the accuracy, 0 to 1."""
+        return wilson_interval(self.correct, self.n)
+
+
 def wilson_interval(
     correct: int, total: int, confidence: float = 0.95
 ) -> tuple[float, float]:

@@ -6,19 +6,17 @@ the thread that trains while the notebook stays responsive.
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from helpers.models import PROJECTIONS
-from helpers.plot_style import INK, REFERENCE, STUDENT, STYLE
+from helpers.plot_style import INK, REFERENCE, STUDENT, to_png
 from helpers.profiles import Profile
 from helpers.statistics import wilson_interval
 from helpers.sweep import Point, Sweep, find_sweep, lora_parameters
@@ -33,8 +31,8 @@ def chart_png(
     those trained in this session. Bars are 95% Wilson intervals.
     """
     places = {value: float(i) for i, value in enumerate(sweep.values)}
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(7.6, 3.8), dpi=100, layout="constrained")
+
+    def fill(drawn: Figure) -> None:
         axes = drawn.subplots()
         groups = (
             ("shipped", stored, REFERENCE, "o--"),
@@ -55,9 +53,8 @@ def chart_png(
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower right")
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png")
-    return buffer.getvalue()
+
+    return to_png(fill, size=(7.6, 3.8))
 
 
 def draw_points(

@@ -1,6 +1,10 @@
 """Set the switches before any test imports torch or huggingface_hub."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 # The tests are offline and use the mini profile, whatever the shell says;
 # importing helpers sets the rest (OMP_WAIT_POLICY and the like).
@@ -8,3 +12,17 @@ os.environ.setdefault("DISTILL_PROFILE", "mini")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import helpers  # noqa: E402, F401
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The figures that were shown, still open when they were."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figures: list[Any] = []
+    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
+    yield figures
+    assert plt.get_fignums() == []  # every figure is closed afterwards

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from helpers import kd_results, plots_kd
@@ -49,15 +47,6 @@ def folder(tmp_path: Path) -> Path:
         put(tmp_path, "logit_online", "1" * 18 + "0" * 2, seed=seed)
     put(tmp_path, "logit_online", "1" * 15 + "0" * 5, budget=1000)
     return tmp_path
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
-    """The figures that were shown, still open when they were."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
-    yield figures
-    assert plt.get_fignums() == []
 
 
 def test_names_and_folder_are_those_of_the_command() -> None:

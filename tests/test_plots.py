@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,6 @@ from matplotlib.figure import Figure
 from helpers import plots
 from helpers.results import Result
 from helpers.statistics import wilson_interval
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
-    """The figures that were shown, still open when they were."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
-    yield figures
-    assert plt.get_fignums() == []  # every figure is closed afterwards
 
 
 def _texts(axes: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -37,15 +36,6 @@ class _Letters:
 
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(ord("a") + number) for number in ids)
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
-    """The figures that were shown, still open when they were."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
-    yield figures
-    assert plt.get_fignums() == []
 
 
 @pytest.fixture
