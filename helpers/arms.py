@@ -1,4 +1,4 @@
-"""The arms that notebook 05 compares: one student, four kinds of target.
+"""The arms that notebook 05 compares: one student, five kinds of target.
 
 `python3 -m helpers distill` trains one arm on one budget of traces, scores it
 on the test split and, with --write, keeps the result in data/results/kd.
@@ -27,8 +27,10 @@ from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 
 ARMS = tuple(ARM_NAMES)
+OBJECTIVES = {"logit_online_t2": Objective(temperature=2.0)}
 READS = 2000  # rows that a student reads, whatever the budget
 TOP_K = 16
+CHANGES = {"soft": float, "temperature": float, "kind": str}
 ALL_TRACES = RUNS / "mini" / "traces" / "all.jsonl"
 MAKE_ALL = (
     "python3 -m helpers traces --limit 4500 --output "
@@ -100,7 +102,7 @@ def train_arm(
     if arm.startswith("sft"):
         rows = gold_traces(traces) if arm == "sft_gold" else traces
         return student, train_student(rows, **common)
-    objective = objective or Objective()
+    objective = objective or OBJECTIVES.get(arm, Objective())
     teacher, cache = load_teacher(profile), None
     if arm == "logit_cached":
         cache = write_cache(
@@ -139,9 +141,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--epochs", type=int, help=f"default: {READS} / budget"
     )
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--soft", type=float, default=1.0)
-    parser.add_argument("--kind", default="forward")
+    for name, kind in CHANGES.items():
+        parser.add_argument(f"--{name}", type=kind, help="of the objective")
     parser.add_argument("--top-k", type=int, default=TOP_K)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument(
@@ -149,6 +150,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--write", action="store_true", help="keep the result")
     options = parser.parse_args(argv)
+    changes = {
+        name: getattr(options, name)
+        for name in CHANGES
+        if getattr(options, name) is not None
+    }
+    if options.write and (changes or options.learning_rate):
+        parser.error("--write keeps arms as they are defined; leave it away")
     profile = pair_profile(get_profile(options.profile))
     if options.learning_rate:
         profile = replace(profile, learning_rate=options.learning_rate)
@@ -157,11 +165,7 @@ def main(argv: list[str]) -> int:
         options.arm,
         budget_traces(profile, options.budget),
         profile=profile,
-        objective=Objective(
-            soft=options.soft,
-            temperature=options.temperature,
-            kind=options.kind,
-        ),
+        objective=replace(OBJECTIVES.get(options.arm, Objective()), **changes),
         epochs=options.epochs,
         seed=options.seed,
         top_k=options.top_k,

@@ -1,4 +1,4 @@
-"""What notebook 05 measured: four kinds of target, budgets, seeds.
+"""What notebook 05 measured: five kinds of target, budgets, seeds.
 
 `python3 -m helpers distill --write` leaves one file per arm, budget and seed
 in data/results/kd/budget_XXXX; here they are pooled over seeds and compared.
@@ -20,11 +20,14 @@ ARM_NAMES = {
     "sft_traces": "teacher text",
     "logit_online": "logits, online",
     "logit_cached": "logits, cached",
+    "logit_online_t2": "logits, T = 2",
 }
 PAIRS = (
     ("sft_gold", "sft_traces"),
     ("sft_traces", "logit_online"),
     ("logit_online", "logit_cached"),
+    ("logit_online", "logit_online_t2"),
+    ("sft_traces", "logit_online_t2"),
 )
 LEVEL = 0.05  # a smaller p-value supports a difference
 ONE = "--arm logit_online --budget 250 --seed 7 --write"

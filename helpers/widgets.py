@@ -52,7 +52,7 @@ def chart_png(
         )
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right")
+            axes.legend(loc="best")
 
     return to_png(fill, size=(7.6, 3.8))
 
