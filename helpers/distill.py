@@ -17,6 +17,7 @@ from typing import Any
 
 from helpers import chat
 from helpers.distill_trainer import DistillTrainer, Objective, PairCollator
+from helpers.feature_trainer import FeatureTrainer
 from helpers.losses import check_vocabularies
 from helpers.models import Loaded, add_lora, load_student
 from helpers.profiles import Profile
@@ -103,7 +104,7 @@ def pair_trainer(
         max_length=profile.max_length,
     )
     make = partial(
-        DistillTrainer,
+        FeatureTrainer if objective.features else DistillTrainer,
         objective=objective,
         teacher=None if cache is not None else teacher.model.eval(),
         vocabulary=size,

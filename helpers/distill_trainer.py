@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from helpers.backend import unsloth_backend
+from helpers.features import FeatureTerm
 from helpers.losses import (
     chunked_kd_loss,
     kd_loss,
@@ -36,6 +37,7 @@ class Objective:
     temperature, kind, beta, skew: see helpers.losses.kd_loss.
     chunk: positions whose logits exist at once (online teacher, soft = 1);
         None keeps all of them.
+    features: hidden states to imitate as well (helpers.feature_trainer).
     """
 
     soft: float = 1.0
@@ -44,6 +46,7 @@ class Objective:
     beta: float = 0.5
     skew: float = 0.1
     chunk: int | None = None
+    features: FeatureTerm | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.soft <= 1:
@@ -132,17 +135,19 @@ class DistillTrainer(SFTTrainer):
         """The objective per trained token; exact under accumulation."""
         chunk = self.objective.chunk
         names = ("input_ids", "attention_mask")
-        seen = {name: inputs[name] for name in names}
+        seen = {name: inputs[name] for name in names} | {"use_cache": False}
         if chunk:  # the last hidden states instead of all the logits
             seen |= {"logits_to_keep": 1, "output_hidden_states": True}
-        outputs = model(**seen, use_cache=False)
+        outputs = self.ask_student(model, seen)
         states = outputs.hidden_states[-1] if chunk else outputs.logits
         states, targets, mask = shift_for_next_token(states, inputs["labels"])
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)
+        answer = self.ask_teacher(seen)
         if self.objective.soft:
-            soft = self.soft_loss(states, soft_mask, inputs, seen)
+            soft = self.soft_loss(states, soft_mask, inputs, answer)
             loss = loss + self.objective.soft * soft * soft_mask.sum()
+        loss = loss + self.more_loss(outputs, soft_mask) * soft_mask.sum()
         if num_items_in_batch is None:
             num_items_in_batch = mask.sum()
         elif self.args.average_tokens_across_devices:
@@ -150,16 +155,31 @@ class DistillTrainer(SFTTrainer):
         loss = loss / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
+    def ask_student(self, model: Any, seen: dict[str, Any]) -> Any:
+        """The student's forward pass."""
+        return model(**seen)
+
+    def ask_teacher(self, seen: dict[str, Any]) -> Any:
+        """The teacher's forward pass without a gradient, where needed."""
+        if self.teacher is None or not self.objective.soft:
+            return None
+        with torch.no_grad():
+            return self.teacher(**seen)
+
+    def more_loss(self, outputs: Any, mask: torch.Tensor) -> Any:
+        """Mean of a further loss over `mask`; none here."""
+        return 0.0
+
     def soft_loss(
         self,
         states: torch.Tensor,
         mask: torch.Tensor,
         inputs: dict[str, torch.Tensor],
-        seen: dict[str, Any],
+        answer: Any,
     ) -> torch.Tensor:
         """Mean divergence from the teacher over `mask`; no gradient there."""
         wanted = asdict(self.objective)
-        del wanted["soft"], wanted["chunk"]
+        del wanted["soft"], wanted["chunk"], wanted["features"]
         if not self.objective.chunk:
             states = states[..., : self.vocabulary]
         if self.teacher is None:
@@ -170,8 +190,6 @@ class DistillTrainer(SFTTrainer):
                 mask,
                 temperature=self.objective.temperature,
             )
-        with torch.no_grad():
-            answer = self.teacher(**seen, use_cache=False)
         if not self.objective.chunk:
             theirs = answer.logits[:, :-1, : self.vocabulary]
             return kd_loss(states, theirs, mask, **wanted)

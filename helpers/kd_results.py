@@ -29,6 +29,7 @@ PAIRS = (
     ("logit_online", "logit_online_t2"),
     ("sft_traces", "logit_online_t2"),
 )
+LOGIT_ARMS = tuple(ARM_NAMES)
 LEVEL = 0.05  # a smaller p-value supports a difference
 ONE = "--arm logit_online --budget 250 --seed 7 --write"
 COMMAND = f"python3 -m helpers distill {ONE}"
@@ -102,14 +103,17 @@ class Comparison:
 
 
 def read_groups(
-    folder: Path | None = None, *, profile: str = "mini"
+    folder: Path | None = None,
+    *,
+    arms: Sequence[str] = LOGIT_ARMS,
+    profile: str = "mini",
 ) -> list[Group]:
-    """All arms, by budget, then as ARM_NAMES; ResultFileError if broken."""
+    """By budget, then in the order of `arms`; ResultFileError if broken."""
     groups = []
     for place in Path(folder or KD_RESULTS).glob("budget_*"):
         budget = int(place.name.removeprefix("budget_"))
         results = [r for r in read_results(place) if r.profile == profile]
-        for arm in ARM_NAMES:
+        for arm in arms:
             own = [result for result in results if result.arm == arm]
             own.sort(key=lambda result: result.seed)
             groups += [Group(arm, budget, tuple(own))] if own else []
@@ -152,10 +156,10 @@ def comparisons(groups: Sequence[Group]) -> list[Comparison]:
     ]
 
 
-def kd_table_markdown(folder: Path | None = None) -> str:
+def kd_table_markdown(groups: Sequence[Group]) -> str:
     """Budgets and arms in a Markdown table, pooled over the seeds."""
     rows = []
-    for group in read_groups(folder):
+    for group in groups:
         (low, high), (worst, best) = group.interval, group.span
         splits = [r.splits.get("held-out templates") for r in group.results]
         asked = sum(split["n"] for split in splits if split)
@@ -169,20 +173,20 @@ def kd_table_markdown(folder: Path | None = None) -> str:
     return "\n".join([TABLE, *rows]) if rows else NO_RESULTS
 
 
-def pairs_markdown(folder: Path | None = None) -> str:
+def pairs_markdown(groups: Sequence[Group]) -> str:
     """The paired tests in a Markdown table."""
     rows = [
         f"| {test.first.budget:,} | {test.second.name} | {test.first.name} | "
         f"{test.points:+.1f} | {test.p_value:.2g} | {test.same_sign} of "
         f"{test.seeds} |"
-        for test in comparisons(read_groups(folder))
+        for test in comparisons(groups)
     ]
     return "\n".join([TESTS, *rows]) if rows else NO_RESULTS
 
 
-def findings(folder: Path | None = None) -> str:
+def findings(groups: Sequence[Group]) -> str:
     """Which differences the paired tests support and which not, in words."""
-    tests = comparisons(read_groups(folder))
+    tests = comparisons(groups)
     if not tests:
         return NO_RESULTS
     shown = "; ".join(str(t) for t in tests if t.supported)

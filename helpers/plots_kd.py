@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from helpers.kd_results import ARM_NAMES, Group
+from helpers.kd_results import Group
 from helpers.plot_style import (
     ACCENT,
     INK,
@@ -24,8 +24,8 @@ from helpers.plot_style import (
 )
 
 _MARKERS = "osD^v"
-_LINES = ("-", "--", "-.", ":")
-_COLOURS = (REFERENCE, STUDENT, ACCENT, "#7b3294")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)))
+_COLOURS = (REFERENCE, STUDENT, ACCENT, "#7b3294", TEACHER)
 
 
 def accuracy_against_budget(
@@ -39,10 +39,10 @@ def accuracy_against_budget(
         title, xlabel="traces (log scale)", ylabel="accuracy",
         size=(8.5, 4.4), save=save,
     ) as axes:  # fmt: skip
-        for place, arm in enumerate(ARM_NAMES):
+        arms = list(dict.fromkeys(group.arm for group in groups))
+        for place, arm in enumerate(arms):
             own = [group for group in groups if group.arm == arm]
-            if own:
-                _draw_arm(axes, own, place)
+            _draw_arm(axes, own, place, 1.06 ** (place - len(arms) / 2 + 0.5))
         budgets = sorted({group.budget for group in groups})
         axes.set_xscale("log")
         axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
@@ -146,12 +146,13 @@ def loss_curves(
 # --- parts ------------------------------------------------------------------
 
 
-def _draw_arm(axes: Any, own: Sequence[Group], place: int) -> None:
+def _draw_arm(
+    axes: Any, own: Sequence[Group], place: int, aside: float
+) -> None:
     """One arm: pooled points with intervals, and a dot for each seed.
 
     Arms are moved aside by a few percent, so that bars do not hide bars.
     """
-    aside = 1.06 ** (place - (len(ARM_NAMES) - 1) / 2)
     places = [group.budget * aside for group in own]
     shares = [group.accuracy for group in own]
     ends = [group.interval for group in own]

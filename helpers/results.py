@@ -106,10 +106,10 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     old = path.read_text("utf-8")
     new = put_between(old, START, END, table_markdown(directory), path.name)
     if KD_START in new:
-        from helpers.kd_results import kd_table_markdown
+        from helpers.kd_results import kd_table_markdown, read_groups
 
         folder = Path(directory or results_directory()) / "kd"
-        table = kd_table_markdown(folder)
+        table = kd_table_markdown(read_groups(folder))
         new = put_between(new, KD_START, KD_END, table, path.name)
     if new != old:
         replace_file(path, new)

@@ -166,11 +166,15 @@ def test_comparisons_skip_arms_without_a_common_seed(tmp_path: Path) -> None:
     put(tmp_path, "sft_traces", "10", seed=7)
     put(tmp_path, "logit_online", "11", seed=8)
     assert kd_results.comparisons(kd_results.read_groups(tmp_path)) == []
-    assert kd_results.COMMAND in kd_results.findings(tmp_path)
+    assert kd_results.COMMAND in kd_results.findings(
+        kd_results.read_groups(tmp_path)
+    )
 
 
 def test_table_has_a_row_a_group(folder: Path) -> None:
-    header, rule, *rows = kd_results.kd_table_markdown(folder).splitlines()
+    header, rule, *rows = kd_results.kd_table_markdown(
+        kd_results.read_groups(folder)
+    ).splitlines()
     assert header.count("|") == rule.count("|") == rows[0].count("|")
     assert rows[1] == (
         "| 250 | logits, online | 2 | 40 | 90.0% | 76.9-96.0 | "
@@ -181,18 +185,22 @@ def test_table_has_a_row_a_group(folder: Path) -> None:
 
 def test_table_without_held_out_problems(tmp_path: Path) -> None:
     put(tmp_path, "sft_gold", "10", splits={})
-    assert kd_results.kd_table_markdown(tmp_path).endswith("|  |")
+    assert kd_results.kd_table_markdown(
+        kd_results.read_groups(tmp_path)
+    ).endswith("|  |")
 
 
 def test_pairs_table(folder: Path) -> None:
-    *_, row = kd_results.pairs_markdown(folder).splitlines()
+    *_, row = kd_results.pairs_markdown(
+        kd_results.read_groups(folder)
+    ).splitlines()
     assert row.startswith("| 250 | logits, online | teacher text | +40.0 | ")
     assert row.endswith(" | 2 of 2 |")
 
 
 def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
     put(folder, "logit_cached", "1" * 18 + "0" * 2)
-    text = kd_results.findings(folder)
+    text = kd_results.findings(kd_results.read_groups(folder))
     shown, rest = text.split("Not supported: ")
     assert "logits, online against teacher text at 250 traces (+40.0" in shown
     assert "logits, cached against logits, online at 250 traces" in rest
@@ -211,7 +219,7 @@ def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
 def test_no_results_is_one_line_with_the_command(
     tmp_path: Path, table: Any
 ) -> None:
-    text = table(tmp_path / "missing")
+    text = table(kd_results.read_groups(tmp_path / "missing"))
     assert "\n" not in text and kd_results.COMMAND in text
 
 
