@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.distill_trainer import DistillTrainer
 from helpers.feature_losses import hidden_state_loss
-from helpers.features import Projectors, check_layers, tapped, width
+from helpers.features import Projectors, tapped, width
 from helpers.runs import RunError
 
 PROJECTOR_FILE = "projectors.safetensors"
@@ -37,14 +37,13 @@ class FeatureTrainer(DistillTrainer):
                 "distillation needs the teacher in memory"
             )
         student = self.accelerator.unwrap_model(self.model)
-        check_layers(student, [s for s, _ in self.term.layers], "student")
-        check_layers(self.teacher, [t for _, t in self.term.layers], "teacher")
+        self.pairs = self.term.pairs(student, self.teacher)
         self.taught: dict[int, torch.Tensor] = {}
         self.projectors: Any = None
         if self.term.kind != "relation":
             device = self.accelerator.device
             self.projectors = Projectors(
-                self.term.layers,
+                self.pairs,
                 width(student),
                 width(self.teacher),
                 seed=self.args.seed,
@@ -54,7 +53,7 @@ class FeatureTrainer(DistillTrainer):
         return model(**seen | {"output_hidden_states": True})
 
     def ask_teacher(self, seen: dict[str, Any]) -> Any:
-        layers = [teacher for _, teacher in self.term.layers]
+        layers = [teacher for _, teacher in self.pairs]
         with torch.no_grad(), tapped(self.teacher, layers) as self.taught:
             return self.teacher(**seen)
 
@@ -68,7 +67,7 @@ class FeatureTrainer(DistillTrainer):
                 student=student,
                 teacher=teacher,
             )
-            for student, teacher in self.term.layers
+            for student, teacher in self.pairs
         ]
         self.taught = {}
         return self.term.weight * torch.stack(losses).mean()
@@ -99,12 +98,11 @@ class FeatureTrainer(DistillTrainer):
         optimizer = super().create_optimizer(*args, **options)
         if fresh and self.projectors is not None:
             self.projectors = self.accelerator.prepare_model(self.projectors)
-            optimizer.add_param_group(
-                {
-                    "params": list(self.projectors.parameters()),
-                    "weight_decay": 0.0,
-                }
-            )
+            group = {"params": list(self.projectors.parameters())}
+            optimizer.add_param_group(group | {"weight_decay": 0.0})
+            optimizer.register_step_post_hook(
+                lambda *_: self.projectors.zero_grad()
+            )  # the trainer forgets the gradients of its own model only
         return optimizer
 
     def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:

@@ -25,22 +25,32 @@ Pairs = tuple[tuple[int, int], ...]  # (student's layer, teacher's layer)
 class FeatureTerm:
     """Which hidden states a student imitates, how, and how much it counts.
 
-    layers: pairs (student's layer, teacher's layer), see `layer_map`.
+    layers: pairs (student's layer, teacher's layer), or the name of a
+        `layer_map`.
     kind: of helpers.feature_losses.hidden_state_loss; the pairs' mean is
         taken, so the weight does not depend on their number.
     """
 
-    layers: Pairs
+    layers: Pairs | str = "even"
     weight: float = 1.0
     kind: str = "mse"
 
     def __post_init__(self) -> None:
-        if not self.layers or not 0 <= self.weight < math.inf:
+        if not len(self.layers) or not 0 <= self.weight < math.inf:
             raise LossError(
                 f"{len(self.layers)} pairs of layers with weight "
                 f"{self.weight}: give one pair or more and a weight of 0 or "
                 "more"
             )
+
+    def pairs(self, student: Any, teacher: Any) -> Pairs:
+        """The pairs for two models; LossError for a layer they lack."""
+        pairs = self.layers
+        if isinstance(pairs, str):
+            pairs = layer_map(pairs, depth(student), depth(teacher))
+        check_layers(student, [layer for layer, _ in pairs], "student")
+        check_layers(teacher, [layer for _, layer in pairs], "teacher")
+        return pairs
 
 
 def depth(model: Any) -> int:

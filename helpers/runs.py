@@ -97,6 +97,7 @@ def open_run(
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     stamp = folder / "run.json"
+    settings = json.loads(json.dumps(settings))  # as it will be read again
     if stamp.exists():
         found = json.loads(stamp.read_text(encoding="utf-8"))
         changed = {

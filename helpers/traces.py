@@ -8,27 +8,28 @@ is the same with and without interruptions.
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from helpers import chat
 from helpers.answers import is_correct
 from helpers.commands import command_parser
-from helpers.generate import Sampling, chunks, generate
+from helpers.generate import Completion, Sampling, chunks, generate
 from helpers.memory import weights_hash
 from helpers.profiles import Profile, get_profile
 from helpers.trace_files import (
     FIELDS,
     TraceFileError,
     audit_traces,
-    check_lines,
     filter_traces,
     load_traces,
 )
+from helpers.trace_resume import append_rows, resume_point
+from helpers.trace_server import CHUNKS, Server, ask_all
 
 __all__ = [
     "FIELDS",
@@ -37,6 +38,7 @@ __all__ = [
     "filter_traces",
     "generate_traces",
     "load_traces",
+    "server_traces",
     "teacher_messages",
 ]
 
@@ -79,102 +81,103 @@ def generate_traces(
     Continues an existing file. Raises TraceFileError when that file was made
     for other problems or with other sampling settings: it is left untouched.
     """
-    record = sampling_record(profile, seed, teacher)
+
+    def answer(chunk: list[dict], number: int) -> list[Completion]:
+        torch.manual_seed(seed * 100_003 + number)
+        return answer_chunk(
+            chunk, teacher, tokenizer, profile, progress=progress
+        )
+
+    return write_traces(
+        problems,
+        path,
+        answer,
+        record=sampling_record(profile, seed, teacher),
+        size=BATCHES_A_CHUNK * profile.generation_batch,
+    )
+
+
+def server_traces(
+    problems: list[dict],
+    server: Server,
+    path: Path,
+    *,
+    profile: Profile,
+    seed: int = 7,
+    progress: bool = True,
+) -> Any:
+    """`generate_traces` with the teacher behind a server.
+
+    Raises ServerError when it stays silent; what was answered before, up to
+    the first gap, is kept, and the next run continues there.
+    """
+    size = CHUNKS * server.concurrency
+
+    def answer(chunk: list[dict], number: int) -> list[Any]:
+        first = number * size
+        return ask_all(
+            server,
+            [teacher_messages(row["question"], profile) for row in chunk],
+            profile=profile,
+            seeds=[seed * 100_003 + first + i for i in range(len(chunk))],
+            bar=bar,
+        )
+
+    with tqdm(unit=" tokens", desc="teacher", disable=not progress) as bar:
+        return write_traces(
+            problems,
+            path,
+            answer,
+            record=server.record(profile, seed),
+            size=size,
+        )
+
+
+def write_traces(
+    problems: list[dict],
+    path: Path,
+    answer: Callable[[list[dict], int], Sequence[Any]],
+    *,
+    record: dict[str, Any],
+    size: int,
+) -> Any:
+    """The file, chunk by chunk; `answer` gives completions or an error.
+
+    answer: called with a chunk and its number, returns one Completion a
+    problem, in order; an exception among them is raised after what stands
+    before it has been written.
+    """
     done = resume_point(path, problems, record)
     append_rows(path, [])  # no write access? say so before the work
     start = 0
-    size = BATCHES_A_CHUNK * profile.generation_batch
     for number, chunk in enumerate(chunks(problems, size)):
         missing = max(0, done - start)
         start += len(chunk)
         if missing >= len(chunk):
             continue
-        torch.manual_seed(seed * 100_003 + number)
-        rows = answer_chunk(
-            chunk, teacher, tokenizer, profile, record, progress=progress
-        )
-        append_rows(path, rows[missing:])
+        for problem, completion in list(
+            zip(chunk, answer(chunk, number), strict=True)
+        )[missing:]:
+            if isinstance(completion, Exception):
+                raise completion
+            append_rows(path, [make_row(problem, completion, record)])
     return load_traces(path)
 
 
-def resume_point(path: Path, problems: list[dict], record: dict) -> int:
-    """How many of the problems the file already answers, in order.
-
-    The line that a kill left half written is cut off, but only after all
-    else has been found to fit. Otherwise TraceFileError is raised and the
-    file stays as it was.
-    """
-    if not path.exists():
-        return 0
-    try:
-        content = path.read_bytes()
-        keep = content.rfind(b"\n") + 1
-        whole = content[:keep].decode().split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceFileError(
-            f"{path.name} cannot be continued ({type(error).__name__}). Name "
-            "another file."
-        ) from error
-    rest = content[keep:]
-    finished = is_json(rest)
-    if finished:  # whole but for its newline
-        whole.append(rest.decode())
-    rows = check_lines(whole, path.name)
-    check_rows_fit(rows, problems, record, path.name)
-    if finished:
-        append_rows(path, [], text="\n")
-    elif rest:
-        check_rest_fits(rest, problems[len(rows) :], path.name)
-        os.truncate(path, keep)
-    return len(rows)
-
-
-def check_rows_fit(
-    rows: list[dict], problems: list[dict], record: dict, name: str
-) -> None:
-    """Raises TraceFileError when the rows were made for something else."""
-    if len(rows) > len(problems):
-        raise TraceFileError(
-            f"{name} holds {len(rows)} traces, but only {len(problems)} "
-            "problems were asked for. Name another file, or raise the limit."
-        )
-    for number, (row, problem) in enumerate(
-        zip(rows, problems, strict=False), start=1
-    ):
-        for field, expected in (
-            ("id", problem["id"]),
-            ("question", problem["question"]),
-            ("gold", problem["answer"]),
-            ("sampling", record),
-        ):
-            if row[field] != expected:
-                raise TraceFileError(
-                    f"{name}, line {number}: {field} is {row[field]!r}, "
-                    f"this run expects {expected!r}. The file was made for "
-                    "other problems or settings; name another file."
-                )
-
-
-def check_rest_fits(rest: bytes, problems: list[dict], name: str) -> None:
-    """A last line may only be cut off if it is the start of the next row."""
-    start = b""
-    if problems:
-        known = {key: problems[0][key] for key in ("id", "question")}
-        start = json.dumps(known, ensure_ascii=False)[:-1].encode()
-    if not start or not (rest.startswith(start) or start.startswith(rest)):
-        raise TraceFileError(
-            f"{name} ends in a line that no run of these problems has begun: "
-            f"{rest[:40]!r}. Name another file, or delete that line."
-        )
-
-
-def is_json(line: bytes) -> bool:
-    """Whether a line is complete; a half-written object never is."""
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+def make_row(
+    problem: dict, completion: Completion, record: dict[str, Any]
+) -> dict[str, Any]:
+    """One line of a trace file."""
+    return {
+        "id": problem["id"],
+        "question": problem["question"],
+        "gold": problem["answer"],
+        "qwen3_answer": completion.text,
+        "finish_reason": completion.finish_reason,
+        "completion_tokens": completion.tokens,
+        "correct": is_correct(completion.text, problem["answer"]),
+        "sampling": record,
+    }
 
 
 def answer_chunk(
@@ -182,11 +185,10 @@ def answer_chunk(
     teacher: Any,
     tokenizer: Any,
     profile: Profile,
-    record: dict[str, Any],
     *,
     progress: bool,
-) -> list[dict]:
-    """One finished row per problem, in the order of the problems."""
+) -> list[Completion]:
+    """One completion per problem, in the order of the problems."""
     prompts = [
         chat.render(
             teacher_messages(problem["question"], profile),
@@ -195,7 +197,7 @@ def answer_chunk(
         )
         for problem in problems
     ]
-    completions = generate(
+    return generate(
         teacher,
         tokenizer,
         prompts,
@@ -204,41 +206,6 @@ def answer_chunk(
         batch_size=profile.generation_batch,
         progress="teacher" if progress else None,
     )
-    return [
-        {
-            "id": problem["id"],
-            "question": problem["question"],
-            "gold": problem["answer"],
-            "qwen3_answer": completion.text,
-            "finish_reason": completion.finish_reason,
-            "completion_tokens": completion.tokens,
-            "correct": is_correct(completion.text, problem["answer"]),
-            "sampling": record,
-        }
-        for problem, completion in zip(problems, completions, strict=True)
-    ]
-
-
-def append_rows(path: Path, rows: list[dict], *, text: str = "") -> None:
-    """Append `text`, then a line for each row, flushed to disk one by one.
-
-    Makes the file and its folder. Raises OSError with the cure.
-    """
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as handle:
-            for line in [text, *lines]:
-                handle.write(line)
-                handle.flush()
-                os.fsync(handle.fileno())
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write {path.name}: {error.strerror}. What was written "
-            "is kept; make space or check permissions and run it again, it "
-            "continues where it stopped",
-        ) from error
 
 
 def main(argv: list[str]) -> int:
@@ -249,21 +216,34 @@ def main(argv: list[str]) -> int:
     parser = command_parser("traces", __doc__)
     parser.add_argument("--limit", type=int, help="number of problems")
     parser.add_argument("--output", type=Path, help="the trace file")
+    parser.add_argument("--server", help="an OpenAI-compatible URL, .../v1")
+    parser.add_argument("--model", help="the teacher's name on that server")
+    parser.add_argument("--concurrency", type=int, default=16)
     options = parser.parse_args(argv)
+    if bool(options.server) != bool(options.model):
+        parser.error("--server and --model belong together")
     profile = get_profile(options.profile)
     problems = load_problems(
         profile.problems, "train", limit=options.limit or profile.traces
     )
     path = options.output or profile.traces_path
-    teacher = load_teacher(profile)
-    traces = generate_traces(
-        problems,
-        teacher.model,
-        teacher.tokenizer,
-        path,
-        profile=profile,
-        seed=options.seed,
-    )
+    if options.server:
+        server = Server(
+            options.server, options.model, concurrency=options.concurrency
+        )
+        traces = server_traces(
+            problems, server, path, profile=profile, seed=options.seed
+        )
+    else:
+        teacher = load_teacher(profile)
+        traces = generate_traces(
+            problems,
+            teacher.model,
+            teacher.tokenizer,
+            path,
+            profile=profile,
+            seed=options.seed,
+        )
     for name, value in audit_traces(traces).items():
         print(f"{name:>22}  {value}")
     return 0

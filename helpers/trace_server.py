@@ -1,0 +1,202 @@
+"""Traces from a server: vLLM, llama.cpp, Ollama, `transformers serve`.
+
+Anything that speaks OpenAI's chat-completions protocol will do. The file,
+its order and its resume are those of helpers.traces; only who answers is
+another. The server applies the chat template and counts the tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+from tqdm.auto import tqdm
+
+from helpers import chat
+from helpers.generate import Completion
+from helpers.profiles import Profile
+
+BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
+CHUNKS = 4  # problems a worker and chunk: what a kill may cost at most
+
+
+class ServerError(RuntimeError):
+    """A server that gives no usable answer; says what and what to do."""
+
+
+class BadReply(ServerError):
+    """One reply that is worth another try: busy, cut short, or rubbish."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where and how to ask.
+
+    url: up to and including `/v1`. model: the name that the server knows.
+    concurrency: questions in flight. timeout: seconds for one answer. tries:
+    attempts for one answer, with random, exponentially growing pauses of at
+    most `pause` seconds. The key comes from DISTILL_API_KEY and is written
+    nowhere.
+    """
+
+    url: str
+    model: str
+    concurrency: int = 16
+    timeout: float = 600.0
+    tries: int = 6
+    pause: float = 30.0
+    key: str = field(
+        default_factory=lambda: os.environ.get("DISTILL_API_KEY", "none"),
+        repr=False,
+    )
+
+    def record(self, profile: Profile, seed: int) -> dict[str, Any]:
+        """What decides a trace besides the question, as far as we know."""
+        return {
+            "teacher": Path(self.model).name,
+            "backend": "server",
+            "temperature": profile.temperature,
+            "top_p": profile.top_p,
+            "top_k": profile.top_k,
+            "max_new_tokens": profile.max_new_tokens,
+            "seed": seed,
+        }
+
+
+def ask_all(
+    server: Server,
+    questions: list[chat.Messages],
+    *,
+    profile: Profile,
+    seeds: list[int],
+    bar: Any = None,
+    transport: Any = None,
+) -> list[Completion | ServerError]:
+    """One answer a question, in their order; an error where none came."""
+    bar = tqdm(disable=True) if bar is None else bar
+
+    async def ask() -> list[Completion | ServerError]:
+        limit = asyncio.Semaphore(server.concurrency)
+        async with httpx.AsyncClient(
+            base_url=server.url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {server.key}"},
+            timeout=httpx.Timeout(server.timeout, connect=10.0),
+            trust_env=False,  # no proxy between us and a local server
+            transport=transport,
+        ) as client:
+
+            async def one(messages: Any, seed: int) -> Any:
+                async with limit:
+                    body = request(server, messages, profile, seed)
+                    answer = await persist(client, body, server)
+                if isinstance(answer, Completion):
+                    bar.update(answer.tokens)
+                return answer
+
+            return await asyncio.gather(*map(one, questions, seeds))
+
+    return run_anywhere(ask)
+
+
+def run_anywhere(work: Any) -> Any:
+    """Run a coroutine, also inside a notebook, which has a loop of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
+
+
+def request(
+    server: Server, messages: chat.Messages, profile: Profile, seed: int
+) -> dict[str, Any]:
+    """The body of one request; top_k is an extension most servers know."""
+    body = {
+        "model": server.model,
+        "messages": messages,
+        "temperature": profile.temperature,
+        "top_p": profile.top_p,
+        "max_tokens": profile.max_new_tokens,
+        "seed": seed,
+    }
+    return body | ({"top_k": profile.top_k} if profile.top_k > 0 else {})
+
+
+async def persist(
+    client: httpx.AsyncClient, body: dict[str, Any], server: Server
+) -> Completion | ServerError:
+    """Ask until there is a whole answer, at most `tries` times."""
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(server.tries),
+        wait=wait_random_exponential(multiplier=0.5, max=server.pause),
+        retry=retry_if_exception_type((httpx.TransportError, BadReply)),
+        reraise=True,
+    )
+    try:
+        return await retrying(once, client, body)
+    except httpx.TransportError as error:
+        return ServerError(
+            f"{server.url} did not answer in {server.tries} tries "
+            f"({type(error).__name__}). Is the server running, and is the "
+            "address right, with /v1 at its end?"
+        )
+    except ServerError as error:
+        return ServerError(f"{server.url}: {error}")
+
+
+async def once(client: httpx.AsyncClient, body: dict) -> Completion:
+    """One request; BadReply for what another try may cure."""
+    reply = await client.post("chat/completions", json=body)
+    if reply.status_code in BUSY:
+        raise BadReply(
+            f"status {reply.status_code} on every try. Lower --concurrency, "
+            "or look into the server's log."
+        )
+    if reply.status_code != 200:
+        raise ServerError(
+            f"status {reply.status_code}: {reply.text[:200]!r}. Check the "
+            "model's name and DISTILL_API_KEY."
+        )
+    return read_reply(reply)
+
+
+def read_reply(reply: httpx.Response) -> Completion:
+    """A completion; BadReply unless everything that a trace needs is there."""
+    try:
+        content = reply.json()
+        choice = content["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or ""
+        tokens = int(content["usage"]["completion_tokens"])
+        reason = choice["finish_reason"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise BadReply(
+            f"a reply that is no chat completion ({type(error).__name__}): "
+            f"{reply.text[:80]!r}. Is this an OpenAI-compatible server?"
+        ) from error
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if reason not in ("stop", "length") or not (text or thought):
+        raise BadReply(f"an empty or broken-off answer ({reason!r}).")
+    return Completion(with_thought(text, thought), tokens, reason)
+
+
+def with_thought(text: str, thought: str | None) -> str:
+    """The thought in its tags, however the server hands it over.
+
+    Some give it apart; a template that opens `<think>` itself leaves only
+    the closing tag in the text.
+    """
+    if thought:
+        return f"{chat.THINK_OPEN}{thought.strip()}\n</think>\n\n{text}"
+    if "</think>" in text and not text.lstrip().startswith("<think>"):
+        return chat.THINK_OPEN + text.lstrip()
+    return text

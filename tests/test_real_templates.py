@@ -1,0 +1,123 @@
+"""helpers.chat under the real Qwen3 and Gemma 3 templates, as TRL ships them.
+
+The mini tokenizers stand in for the real ones: they hold the same control
+tokens, and a template writes text, whoever tokenizes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import trl
+
+from helpers import chat
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+THOUGHT = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+PAIRS = [("gemma3", tiny.STUDENT), ("qwen3", tiny.TEACHER)]
+
+
+def real(template: str, mini: str):
+    """A mini tokenizer that speaks through a real template."""
+    tokenizer = tiny.AutoTokenizer.from_pretrained(tiny.folder(mini))
+    path = TEMPLATES / f"{template}.jinja"
+    tokenizer.chat_template = path.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def golden(tokenizer, messages, **options) -> list[int]:
+    """What transformers itself makes of a conversation."""
+    return tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=False, **options
+    )
+
+
+@pytest.mark.parametrize(("template", "mini"), PAIRS)
+def test_prompt_ids_equal_the_real_template(template, mini):
+    tokenizer = real(template, mini)
+    messages = chat.student_messages("Mia has 12 pens. How many?")
+    wanted = golden(tokenizer, messages, add_generation_prompt=True)
+    assert chat.prompt_ids(messages, tokenizer) == wanted
+
+
+@pytest.mark.parametrize(("template", "mini"), PAIRS)
+def test_training_row_equals_the_real_template(template, mini):
+    """Up to the newline that a template writes after the last turn."""
+    tokenizer = real(template, mini)
+    messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
+    row = chat.encode_example(messages, tokenizer, max_length=500)
+    newline = chat.encode_text("\n", tokenizer)
+    assert row["input_ids"] + newline == golden(tokenizer, messages)
+    end = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
+    assert row["labels"][-1:] == end  # where to stop is trained, once
+
+
+@pytest.mark.parametrize("mini", [tiny.STUDENT, tiny.TEACHER])
+def test_mini_template_equals_the_real_one(mini):
+    """Without a thought that the template opens by itself."""
+    template = dict((m, t) for t, m in PAIRS)[mini]
+    messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
+    ids = golden(real(template, mini), messages)
+    assert golden(tiny.tokenizer(mini), messages) == ids
+
+
+def test_trap_tokenizing_gemmas_text_adds_a_second_bos():
+    tokenizer = real("gemma3", tiny.STUDENT)
+    messages = chat.student_messages("How many?")
+    text = chat.render(messages, tokenizer, generate=True)
+    assert text.startswith("<bos>")
+    ids = chat.encode_text(text, tokenizer)
+    with pytest.raises(chat.ChatError, match="2 BOS"):
+        chat.check_single_bos([tokenizer.bos_token_id, *ids], tokenizer)
+    assert chat.prompt_ids(messages, tokenizer) == ids
+
+
+def test_trap_gemma_has_no_system_role():
+    tokenizer = real("gemma3", tiny.STUDENT)
+    messages = [{"role": "system", "content": "Be brief."}]
+    messages += chat.student_messages("How many?")
+    text = chat.render(messages, tokenizer, generate=True)
+    assert "system" not in text
+    assert "user\nBe brief.\n\nQuestion: How many?" in text
+
+
+def test_trap_a_thought_that_the_prompt_opened_is_not_doubled():
+    """Thinking-2507's template ends in `<think>`, Qwen3's own does not."""
+    tokenizer = real("qwen3", tiny.TEACHER)
+    template = tokenizer.chat_template
+    messages = chat.student_messages("How many?", THOUGHT)
+    plain = chat.encode_example(messages, tokenizer, max_length=500)
+    opening = "{{- '<|im_start|>assistant\\n' }}"
+    assert template.count(opening) == 1
+    tokenizer.chat_template = template.replace(
+        opening, "{{- '<|im_start|>assistant\\n<think>\\n' }}"
+    )
+    opened = chat.encode_example(messages, tokenizer, max_length=500)
+    assert opened["input_ids"] == plain["input_ids"]
+    think = tokenizer.convert_tokens_to_ids("<think>")
+    assert opened["input_ids"].count(think) == 1
+    assert think in plain["labels"] and think not in opened["labels"]
+
+
+def test_trap_switching_the_thought_off_is_another_prompt():
+    tokenizer = real("qwen3", tiny.TEACHER)
+    messages = chat.student_messages("How many?")
+    off = golden(
+        tokenizer,
+        messages,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    ours = chat.prompt_ids(messages, tokenizer)
+    closed = chat.encode_text("<think>\n\n</think>\n\n", tokenizer)
+    assert off == ours + closed
+
+
+def test_trap_only_the_last_thought_survives_qwen3():
+    tokenizer = real("qwen3", tiny.TEACHER)
+    messages = chat.student_messages("How many?", THOUGHT)
+    messages += chat.student_messages("And now?")
+    text = chat.render(messages, tokenizer, generate=True)
+    assert "6 + 6" not in text and "The answer is 12." in text

@@ -1,0 +1,343 @@
+"""helpers.trace_server against real servers on loopback, good and bad.
+
+One of them answers with the tiny teacher itself; the others misbehave as
+servers do: busy, slow, cut short, rubbish, gone half way.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import tiny
+
+from helpers import chat
+from helpers.generate import generate
+from helpers.trace_files import TraceFileError, load_traces
+from helpers.trace_server import Server, ServerError, with_thought
+from helpers.traces import generate_traces, server_traces
+
+ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+
+
+def completion(text: str = ANSWER, **changes: Any) -> dict:
+    message = {"role": "assistant", "content": text}
+    message |= changes.pop("message", {})
+    choice = {"message": message, "finish_reason": "stop"} | changes
+    return {"choices": [choice], "usage": {"completion_tokens": 9}}
+
+
+def send(handler: Any, content: Any, status: int = 200) -> None:
+    body = json.dumps(content).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def serving(reply: Callable[[Any, dict, int], None]) -> Iterator[Any]:
+    """A server; `reply(handler, request, number)` answers each request."""
+    asked: list[dict] = []
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            content = json.loads(self.rfile.read(length))
+            assert self.path == "/v1/chat/completions"
+            with lock:
+                asked.append(content)
+                number = len(asked)
+            reply(self, content, number)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    server.asked = asked
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(server: Any, path: Any, folder: Any, count: int = 10, **options: Any):
+    """Traces of the first problems from that server."""
+    options = {"concurrency": 2, "pause": 0.02, "timeout": 5.0} | options
+    return server_traces(
+        tiny.problems(count),
+        Server(server.url, "tiny/teacher", **options),
+        path,
+        profile=tiny.profile(folder),
+        progress=False,
+    )
+
+
+def well(handler: Any, content: dict, number: int) -> None:
+    send(handler, completion(f"{ANSWER} Really."))
+
+
+def ids(path: Any) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_text().splitlines()]
+
+
+WANTED = [problem["id"] for problem in tiny.problems(10)]
+
+
+def test_the_tiny_teacher_behind_a_server_writes_what_it_writes_here(
+    tmp_path,
+):
+    """Greedy, so that the two backends must agree word for word."""
+    teacher = tiny.teacher()
+    profile = tiny.profile(tmp_path, temperature=0.0)
+
+    def reply(handler, content, number):
+        prompt = chat.render(
+            content["messages"], teacher.tokenizer, generate=True
+        )
+        with lock:
+            (found,) = generate(
+                teacher.model,
+                teacher.tokenizer,
+                [prompt],
+                max_new_tokens=content["max_tokens"],
+                batch_size=1,
+            )
+        answer = completion(found.text, finish_reason=found.finish_reason)
+        answer["usage"]["completion_tokens"] = found.tokens
+        send(handler, answer)
+
+    lock = threading.Lock()
+    with serving(reply) as server:
+        there = server_traces(
+            tiny.problems(6),
+            Server(server.url, "tiny/teacher", concurrency=3),
+            tmp_path / "there.jsonl",
+            profile=profile,
+            progress=False,
+        )
+    here = generate_traces(
+        tiny.problems(6),
+        teacher.model,
+        teacher.tokenizer,
+        tmp_path / "here.jsonl",
+        profile=profile,
+        progress=False,
+    )
+    for ours, theirs in zip(here, there, strict=True):
+        for name in ("id", "qwen3_answer", "finish_reason", "correct"):
+            assert ours[name] == theirs[name], name
+        assert ours["completion_tokens"] == theirs["completion_tokens"]
+    assert there[0]["sampling"]["teacher"] == "teacher"
+
+
+def test_rows_are_in_order_and_requests_say_everything(tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    def slow_first(handler, content, number):
+        time.sleep(0.2 if number % 2 else 0.0)
+        well(handler, content, number)
+
+    with serving(slow_first) as server:
+        ask(server, path, tmp_path)
+    assert ids(path) == WANTED
+    first = server.asked[0]
+    assert first["model"] == "tiny/teacher" and first["max_tokens"] > 0
+    assert len({request["seed"] for request in server.asked}) == 10
+
+
+def test_at_most_so_many_questions_are_in_flight(tmp_path):
+    now, most, lock = [0], [0], threading.Lock()
+
+    def count(handler, content, number):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        well(handler, content, number)
+
+    with serving(count) as server:
+        ask(server, tmp_path / "traces.jsonl", tmp_path, concurrency=3)
+    assert 2 <= most[0] <= 3
+
+
+def busy(status: int):
+    def reply(handler, content, number):
+        if number % 2:
+            send(handler, {"error": "busy"}, status)
+        else:
+            well(handler, content, number)
+
+    return reply
+
+
+def cut(handler, content, number):
+    """Every other reply ends before its length."""
+    if not number % 2:
+        return well(handler, content, number)
+    handler.send_response(200)
+    handler.send_header("Content-Length", "500")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [{"mess')
+
+
+def rubbish(handler, content, number):
+    if number % 2:
+        send(handler, [["no"], {"choices": []}][number // 2 % 2])
+    else:
+        well(handler, content, number)
+
+
+def broken_off(handler, content, number):
+    if number % 2:
+        send(handler, completion("<think>\n6 +", finish_reason=None))
+    else:
+        well(handler, content, number)
+
+
+@pytest.mark.parametrize(
+    "reply", [busy(429), busy(500), busy(503), cut, rubbish, broken_off]
+)
+def test_a_fault_that_passes_costs_nothing(tmp_path, reply):
+    path = tmp_path / "traces.jsonl"
+    with serving(reply) as server:
+        ask(server, path, tmp_path, tries=12)
+    assert ids(path) == WANTED
+    assert len(server.asked) > 10
+    assert all(row["qwen3_answer"].endswith("Really.") for row in
+               load_traces(path))  # fmt: skip
+
+
+def test_a_slow_server_meets_the_timeout(tmp_path):
+    def slow(handler, content, number):
+        time.sleep(1.5)
+
+    with serving(slow) as server, pytest.raises(ServerError, match="2 tries"):
+        ask(
+            server,
+            tmp_path / "t.jsonl",
+            tmp_path,
+            count=1,
+            timeout=0.2,
+            tries=2,
+        )
+
+
+def test_server_dies_half_way_and_the_next_run_goes_on(tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    def dies(handler, content, number):
+        if number > 5:
+            handler.connection.close()
+        else:
+            well(handler, content, number)
+
+    with serving(dies) as server, pytest.raises(ServerError, match="running"):
+        ask(server, path, tmp_path, tries=2, concurrency=1)
+    kept = ids(path)
+    assert kept == WANTED[: len(kept)] and len(kept) == 5
+    before = path.read_bytes()
+    with serving(well) as server:
+        ask(server, path, tmp_path, concurrency=1)
+    assert ids(path) == WANTED  # nothing lost, nothing doubled
+    assert path.read_bytes().startswith(before)
+
+
+def test_nobody_listens(tmp_path):
+    with serving(well) as server:
+        pass
+    with pytest.raises(ServerError, match="running.*address"):
+        ask(server, tmp_path / "traces.jsonl", tmp_path, tries=2)
+
+
+def test_a_wrong_model_is_said_at_once(tmp_path):
+    def unknown(handler, content, number):
+        send(handler, {"error": "no such model"}, 404)
+
+    with (
+        serving(unknown) as server,
+        pytest.raises(ServerError, match="404.*no such model.*name"),
+    ):
+        ask(server, tmp_path / "traces.jsonl", tmp_path, count=1)
+    assert len(server.asked) == 1  # trying again would not help
+
+
+def test_rubbish_for_ever_is_an_error_with_a_sample(tmp_path):
+    def page(handler, content, number):
+        send(handler, "<html>welcome</html>")
+
+    with (
+        serving(page) as server,
+        pytest.raises(ServerError, match="welcome.*OpenAI"),
+    ):
+        ask(server, tmp_path / "t.jsonl", tmp_path, count=1, tries=2)
+
+
+def test_a_file_from_another_backend_is_refused(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    teacher = tiny.teacher()
+    generate_traces(
+        tiny.problems(2),
+        teacher.model,
+        teacher.tokenizer,
+        path,
+        profile=tiny.profile(tmp_path),
+        progress=False,
+    )
+    before = path.read_bytes()
+    with serving(well) as server, pytest.raises(TraceFileError, match="sampl"):
+        ask(server, path, tmp_path)
+    assert path.read_bytes() == before and server.asked == []
+
+
+def test_the_key_is_sent_and_never_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_API_KEY", "s3cret")
+    seen = []
+
+    def look(handler, content, number):
+        seen.append(handler.headers["Authorization"])
+        well(handler, content, number)
+
+    path = tmp_path / "traces.jsonl"
+    with serving(look) as server:
+        ask(server, path, tmp_path, count=1)
+        assert "s3cret" not in repr(Server(server.url, "m"))
+    assert seen == ["Bearer s3cret"]
+    assert "s3cret" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "wanted"),
+    [
+        (ANSWER, None, ANSWER),
+        ("The answer is 12.", "6 + 6 = 12.", ANSWER),
+        ("6 + 6 = 12.\n</think>\n\nThe answer is 12.", None, ANSWER),
+        ("It is 12.", None, "It is 12."),
+    ],
+)
+def test_thoughts_come_in_three_ways(text, thought, wanted):
+    assert with_thought(text, thought) == wanted
+
+
+def test_works_where_a_loop_is_running_as_in_a_notebook(tmp_path):
+    import asyncio
+
+    async def cell():
+        with serving(well) as server:
+            return ask(server, tmp_path / "traces.jsonl", tmp_path)
+
+    assert len(asyncio.run(cell())) == 10
