@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers import parallel
 from helpers.files import write_atomic
 from helpers.profiles import Profile
 
@@ -43,7 +44,9 @@ class TrainingRun:
 
 
 def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Adapter and tokenizer, complete or not at all."""
+    """Adapter and tokenizer, complete or not at all; the first process."""
+    if not parallel.first():
+        return
     draft = folder.with_name(folder.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(str(draft), safe_serialization=True)
@@ -92,8 +95,19 @@ def open_run(
 ) -> Path | None:
     """Prepare the run's folder; the checkpoint to resume from, if any.
 
-    Raises RunError when the folder holds a run with other settings.
+    Raises RunError when the folder holds a run with other settings. Of
+    several processes the first one alone deletes and writes.
     """
+    if parallel.first():
+        prepare_run(folder, settings, overwrite)
+    parallel.wait()
+    return last_checkpoint(folder / "resume")
+
+
+def prepare_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> None:
+    """The folder as `open_run` promises it, half checkpoints removed."""
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     stamp = folder / "run.json"
@@ -111,7 +125,7 @@ def open_run(
                 f"here): {changed}. Name another run, or overwrite=True."
             )
     write_atomic(stamp, json.dumps(settings, indent=1))
-    return last_checkpoint(folder / "resume")
+    last_checkpoint(folder / "resume")
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from helpers import chat
+from helpers import chat, parallel
 from helpers.commands import command_parser
 from helpers.files import RUNS, write_atomic
 from helpers.memory import peak_memory_mb
@@ -96,6 +96,7 @@ def sft_config(
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         seed=seed,
         data_seed=seed,
     )
@@ -116,7 +117,7 @@ def make_callback(
                 total=state.max_steps,
                 initial=state.global_step,
                 desc="training",
-                disable=not progress,
+                disable=not progress or not parallel.first(),
             )
 
         def on_step_end(self, args, state, control, **_):
@@ -247,8 +248,11 @@ def finish_run(
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
-    write_atomic(folder / "log.json", json.dumps(record, indent=1))
-    shutil.rmtree(folder / "resume", ignore_errors=True)
+    parallel.wait()  # nobody needs the checkpoints any more
+    if parallel.first():
+        write_atomic(folder / "log.json", json.dumps(record, indent=1))
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+    parallel.wait()
     return read_run(folder)
 
 

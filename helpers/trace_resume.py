@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from helpers.trace_files import TraceFileError, check_lines
+from helpers.files import write_atomic
+from helpers.trace_files import TraceFileError, check_lines, read_traces
 
 
 def resume_point(path: Path, problems: list[dict], record: dict) -> int:
@@ -109,3 +110,42 @@ def append_rows(path: Path, rows: list[dict], *, text: str = "") -> None:
             "is kept; make space or check permissions and run it again, it "
             "continues where it stopped",
         ) from error
+
+
+def check_complete(path: Path, problems: list[dict], record: dict) -> None:
+    """Raises TraceFileError unless the file answers all of the problems."""
+    rows = read_traces(path)
+    check_rows_fit(rows, problems, record, path.name)
+    if len(rows) < len(problems):
+        raise TraceFileError(
+            f"{path.name} holds {len(rows)} of {len(problems)} answers. "
+            "Continue it with one process, or name another file."
+        )
+
+
+def part_path(path: Path, rank: int, world: int) -> Path:
+    """Where one of several processes keeps its share of a trace file."""
+    return path.with_name(f"{path.stem}.part{rank}of{world}{path.suffix}")
+
+
+def merge_parts(path: Path, problems: list[dict], world: int) -> None:
+    """One file from the shares of `world` processes, in the problems' order.
+
+    The file appears complete or not at all, and only then do the parts go.
+    Raises TraceFileError when a part is missing or an answer is.
+    """
+    parts = [part_path(path, rank, world) for rank in range(world)]
+    rows = {row["id"]: row for part in parts for row in read_traces(part)}
+    missing = [p["id"] for p in problems if p["id"] not in rows]
+    if missing:
+        raise TraceFileError(
+            f"{len(missing)} of {len(problems)} answers are missing, the "
+            f"first is {missing[0]!r}. Start the same command again."
+        )
+    lines = [
+        json.dumps(rows[problem["id"]], ensure_ascii=False) + "\n"
+        for problem in problems
+    ]
+    write_atomic(path, "".join(lines))
+    for part in parts:
+        part.unlink()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from helpers import chat
+from helpers import chat, parallel
 from helpers.answers import is_correct
 from helpers.commands import command_parser
 from helpers.generate import Completion, Sampling, chunks, generate
@@ -28,7 +28,13 @@ from helpers.trace_files import (
     filter_traces,
     load_traces,
 )
-from helpers.trace_resume import append_rows, resume_point
+from helpers.trace_resume import (
+    append_rows,
+    check_complete,
+    merge_parts,
+    part_path,
+    resume_point,
+)
 from helpers.trace_server import CHUNKS, Server, ask_all
 
 __all__ = [
@@ -95,6 +101,42 @@ def generate_traces(
         record=sampling_record(profile, seed, teacher),
         size=BATCHES_A_CHUNK * profile.generation_batch,
     )
+
+
+def shared_traces(
+    problems: list[dict],
+    teacher: Any,
+    path: Path,
+    *,
+    profile: Profile,
+    seed: int = 7,
+) -> Any:
+    """`generate_traces`, the problems dealt out to all processes.
+
+    Under `accelerate launch` every process answers its share into a file of
+    its own, continues it after a kill, and the first one merges them. Raises
+    TraceFileError when `path` already holds only some of the answers.
+    """
+    world, rank = parallel.world(), parallel.rank()
+    own = path if world == 1 else part_path(path, rank, world)
+    if world > 1 and path.exists():
+        record = sampling_record(profile, seed, teacher.model)
+        check_complete(path, problems, record)
+        return load_traces(path)
+    generate_traces(
+        problems[rank::world],
+        teacher.model,
+        teacher.tokenizer,
+        own,
+        profile=profile,
+        seed=seed,
+        progress=parallel.first(),
+    )
+    parallel.wait()
+    if world > 1 and parallel.first():
+        merge_parts(path, problems, world)
+    parallel.wait()
+    return load_traces(path)
 
 
 def server_traces(
@@ -236,14 +278,10 @@ def main(argv: list[str]) -> int:
         )
     else:
         teacher = load_teacher(profile)
-        traces = generate_traces(
-            problems,
-            teacher.model,
-            teacher.tokenizer,
-            path,
-            profile=profile,
-            seed=options.seed,
+        traces = shared_traces(
+            problems, teacher, path, profile=profile, seed=options.seed
         )
-    for name, value in audit_traces(traces).items():
-        print(f"{name:>22}  {value}")
+    if parallel.first():
+        for name, value in audit_traces(traces).items():
+            print(f"{name:>22}  {value}")
     return 0

@@ -1,0 +1,35 @@
+"""Several processes on one job: who am I, who writes, wait for the others.
+
+`accelerate launch -m helpers ...` starts one process a GPU, on one machine or
+many, and names each in the environment; `torchrun` does on CPUs as well. All
+of them compute; only the first one writes what they share.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """This process's number, 0 to world() - 1."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes share the job; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def first() -> bool:
+    """Whether this process writes what all of them share."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Wait until every process has come here; at once if there is one."""
+    if world() > 1:
+        import torch
+        from accelerate import PartialState
+
+        state = PartialState(cpu=not torch.cuda.is_available())
+        state.wait_for_everyone()

@@ -1,0 +1,72 @@
+"""What two processes of test_parallel.py run; started by torchrun."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import tiny
+
+from helpers import parallel
+from helpers.distill import Objective, distill_student, pair_profile
+from helpers.features import FeatureTerm
+from helpers.sft import train_student
+from helpers.traces import shared_traces
+
+TRACES, EPOCHS = 16, 2
+
+
+def main(job: str, place: str, batch: str) -> None:
+    folder = Path(place)
+    profile = tiny.profile(folder, batch_size=int(batch))
+    if job == "traces":
+        rows = shared_traces(
+            tiny.problems(9),
+            tiny.teacher(),
+            folder / "traces.jsonl",
+            profile=replace(profile, generation_batch=2),
+        )
+        found = [row["id"] for row in rows]
+    elif job == "sft":
+        found = losses(
+            train_student(
+                tiny.traces(TRACES),
+                profile=profile,
+                epochs=EPOCHS,
+                progress=False,
+            )
+        )
+    else:
+        pair = pair_profile(
+            replace(
+                profile,
+                kd_student=str(tiny.folder("mini-qwen3-small")),
+                kd_teacher=str(tiny.folder(tiny.TEACHER)),
+            )
+        )
+        term = FeatureTerm("even", 1.0, "cosine")
+        found = losses(
+            distill_student(
+                tiny.traces(TRACES),
+                profile=pair,
+                objective=Objective(
+                    features=term if job == "features" else None
+                ),
+                teacher=tiny.teacher(),
+                run="logit",
+                epochs=EPOCHS,
+                progress=False,
+            )
+        )
+    if parallel.first():
+        (folder / f"{job}.json").write_text(json.dumps(found))
+
+
+def losses(done) -> list[float]:
+    return [entry["loss"] for entry in done.log]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
