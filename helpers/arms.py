@@ -1,4 +1,4 @@
-"""The arms that notebook 05 compares: one student, five kinds of target.
+"""The arms of notebooks 05 and 06: one student, many kinds of target.
 
 `python3 -m helpers distill` trains one arm on one budget of traces, scores it
 on the test split and, with --write, keeps the result in data/results/kd.
@@ -15,6 +15,7 @@ from typing import Any
 from helpers.commands import command_parser
 from helpers.distill import Objective, distill_student, pair_profile
 from helpers.evaluate import Evaluation, evaluate, to_result
+from helpers.features import FeatureTerm
 from helpers.files import RUNS
 from helpers.kd_results import ARM_NAMES, KD_RESULTS
 from helpers.logit_cache import write_cache
@@ -27,7 +28,19 @@ from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 
 ARMS = tuple(ARM_NAMES)
-OBJECTIVES = {"logit_online_t2": Objective(temperature=2.0)}
+SOFTENED = Objective(temperature=2.0)
+OBJECTIVES = {
+    "logit_online_t2": SOFTENED,
+    "feature_text": Objective(
+        soft=0.0, features=FeatureTerm("even", 0.3, "cosine")
+    ),
+    "feature_relation": Objective(
+        soft=0.0, features=FeatureTerm("last", 0.1, "relation")
+    ),
+    "feature_logit": replace(
+        SOFTENED, features=FeatureTerm("last", 0.3, "relation")
+    ),
+}
 READS = 2000  # rows that a student reads, whatever the budget
 TOP_K = 16
 CHANGES = {"soft": float, "temperature": float, "kind": str}

@@ -1,4 +1,4 @@
-"""Side-by-side measurements: `python3 -m helpers bench --only kd --json`.
+"""Side-by-side measurements: `python3 -m helpers bench`.
 
 Every arm runs in a process of its own, so that peak memory is that arm's
 alone; arms alternate, so that a busy machine slows all of them. Only ratios
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,12 +78,19 @@ def loss_arm(folder: Path, *, chunked: bool) -> dict[str, Any]:
     }
 
 
-def step_arm(folder: Path, *, cached: bool) -> dict[str, Any]:
-    """Median seconds of a training step of the mini pair."""
+def step_arm(
+    folder: Path, *, cached: bool = False, kind: str | None = None
+) -> dict[str, Any]:
+    """Median seconds of a logit step of the mini pair.
+
+    cached: the teacher's logits come from disk. kind: every block's states
+    are imitated as well, by this kind of loss.
+    """
     from dataclasses import replace
 
     from helpers.arms import budget_traces
     from helpers.distill import Objective, pair_profile, pair_trainer
+    from helpers.features import FeatureTerm
     from helpers.logit_cache import write_cache
     from helpers.models import add_lora, load_student, load_teacher
     from helpers.profiles import get_profile, set_seed
@@ -109,7 +116,9 @@ def step_arm(folder: Path, *, cached: bool) -> dict[str, Any]:
         student,
         teacher,
         profile=profile,
-        objective=Objective(),
+        objective=Objective(
+            features=FeatureTerm("even", 0.1, kind) if kind else None
+        ),
         cache=cache,
         epochs=1,
         progress=False,
@@ -126,8 +135,10 @@ def step_arm(folder: Path, *, cached: bool) -> dict[str, Any]:
 ARMS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "naive": lambda folder: loss_arm(folder, chunked=False),
     "chunked": lambda folder: loss_arm(folder, chunked=True),
-    "online": lambda folder: step_arm(folder, cached=False),
+    "online": step_arm,
     "cached": lambda folder: step_arm(folder, cached=True),
+    "states": lambda folder: step_arm(folder, kind="cosine"),
+    "relations": lambda folder: step_arm(folder, kind="relation"),
 }
 
 
@@ -183,16 +194,22 @@ def compare_bytes(folder: Path) -> dict[str, float]:
     }
 
 
-def compare_steps(folder: Path) -> dict[str, float]:
-    """A step with the teacher in memory against one from the cache."""
-    runs: dict[str, list[float]] = {"online": [], "cached": []}
+def step_seconds(names: Sequence[str], folder: Path) -> dict[str, float]:
+    """The fastest of ROUNDS medians for each arm, the arms alternating."""
+    runs: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         for name, found in runs.items():
             found.append(run_worker(name, folder)["seconds"])
+    return {name: min(found) for name, found in runs.items()}
+
+
+def compare_steps(folder: Path) -> dict[str, float]:
+    """A step with the teacher in memory against one from the cache."""
+    fastest = step_seconds(("online", "cached"), folder)
     return {
-        "cache_step": min(runs["online"]) / min(runs["cached"]),
-        "step_online_s": min(runs["online"]),
-        "step_cached_s": min(runs["cached"]),
+        "cache_step": fastest["online"] / fastest["cached"],
+        "step_online_s": fastest["online"],
+        "step_cached_s": fastest["cached"],
     }
 
 
@@ -207,7 +224,22 @@ def bench_kd() -> dict[str, float]:
         }
 
 
-PARTS: dict[str, Callable[[], dict[str, float]]] = {"kd": bench_kd}
+def bench_features() -> dict[str, float]:
+    """Steps that imitate hidden states too, over a plain logit step."""
+    with tempfile.TemporaryDirectory() as name:
+        fastest = step_seconds(("online", "states", "relations"), Path(name))
+    return {
+        "feature_step": fastest["states"] / fastest["online"],
+        "relation_step": fastest["relations"] / fastest["online"],
+        "step_states_s": fastest["states"],
+        "step_relations_s": fastest["relations"],
+    }
+
+
+PARTS: dict[str, Callable[[], dict[str, float]]] = {
+    "kd": bench_kd,
+    "features": bench_features,
+}
 
 
 def main(argv: list[str]) -> int:

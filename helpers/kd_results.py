@@ -1,4 +1,4 @@
-"""What notebook 05 measured: five kinds of target, budgets, seeds.
+"""What notebooks 05 and 06 measured: kinds of target, budgets, seeds.
 
 `python3 -m helpers distill --write` leaves one file per arm, budget and seed
 in data/results/kd/budget_XXXX; here they are pooled over seeds and compared.
@@ -21,15 +21,27 @@ ARM_NAMES = {
     "logit_online": "logits, online",
     "logit_cached": "logits, cached",
     "logit_online_t2": "logits, T = 2",
+    "feature_text": "text + states",
+    "feature_relation": "text + relations",
+    "feature_logit": "logits, T = 2, + relations",
 }
+LOGIT_ARMS = tuple(arm for arm in ARM_NAMES if "feature" not in arm)
+FEATURE_ARMS = (
+    "sft_traces",
+    "logit_online_t2",
+    *(arm for arm in ARM_NAMES if "feature" in arm),
+)
 PAIRS = (
     ("sft_gold", "sft_traces"),
     ("sft_traces", "logit_online"),
     ("logit_online", "logit_cached"),
     ("logit_online", "logit_online_t2"),
     ("sft_traces", "logit_online_t2"),
+    ("sft_traces", "feature_text"),
+    ("sft_traces", "feature_relation"),
+    ("logit_online_t2", "feature_text"),
+    ("logit_online_t2", "feature_logit"),
 )
-LOGIT_ARMS = tuple(ARM_NAMES)
 LEVEL = 0.05  # a smaller p-value supports a difference
 ONE = "--arm logit_online --budget 250 --seed 7 --write"
 COMMAND = f"python3 -m helpers distill {ONE}"

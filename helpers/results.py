@@ -94,7 +94,7 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     """Write the table between the two result markers of a file.
 
     Returns whether the file changed; what is outside the markers never does.
-    A file with the `kd` markers gets the table of notebook 05 there.
+    A file with the `kd` markers gets the table of notebooks 05 and 06 there.
 
     Raises:
         ResultFileError: no such file, no markers in it, it cannot be
@@ -106,10 +106,15 @@ def update_readme(path: Path, directory: Path | None = None) -> bool:
     old = path.read_text("utf-8")
     new = put_between(old, START, END, table_markdown(directory), path.name)
     if KD_START in new:
-        from helpers.kd_results import kd_table_markdown, read_groups
+        from helpers.kd_results import (
+            ARM_NAMES,
+            kd_table_markdown,
+            read_groups,
+        )
 
         folder = Path(directory or results_directory()) / "kd"
-        table = kd_table_markdown(read_groups(folder))
+        groups = read_groups(folder, arms=tuple(ARM_NAMES))
+        table = kd_table_markdown(groups)
         new = put_between(new, KD_START, KD_END, table, path.name)
     if new != old:
         replace_file(path, new)

@@ -181,7 +181,11 @@ def step_callback(
     return StepCallback()
 
 
-SWEEPS = {"rank": "helpers.sweep", "temperature": "helpers.sweep_kd"}
+SWEEPS = {
+    "rank": "helpers.sweep",
+    "temperature": "helpers.sweep_kd",
+    "weight": "helpers.sweep_features",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -211,6 +211,10 @@ def keep_screenshot(page, name: str) -> None:
         ),
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
+        (
+            "06_feature_distillation",
+            [("layer map", "reversed"), "feature weight"],
+        ),
     ],
 )
 def test_slider_moves_the_figure(browser, lab, notebook, controls):
