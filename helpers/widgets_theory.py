@@ -92,7 +92,12 @@ class TemperatureExplorer:
         ]
         self.curve = [read(self.teacher, self.student, t) for t in CURVE]
         self.slider = ipywidgets.FloatSlider(
-            value=2.0, min=0.25, max=10.0, step=0.25, description="temperature"
+            value=2.0,
+            min=0.25,
+            max=10.0,
+            step=0.25,
+            description="temperature",
+            style={"description_width": "initial"},
         )
         self.status = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", width=950)
