@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from helpers import parallel
 from helpers.commands import command_parser
 from helpers.distill import Objective, distill_student, pair_profile
 from helpers.evaluate import Evaluation, evaluate, to_result
@@ -118,6 +119,8 @@ def train_arm(
     objective = objective or OBJECTIVES.get(arm, Objective())
     teacher, cache = load_teacher(profile), None
     if arm == "logit_cached":
+        if not parallel.first():
+            parallel.wait()  # then the cache is there and is only opened
         cache = write_cache(
             traces,
             teacher,
@@ -129,6 +132,8 @@ def train_arm(
             temperature=objective.temperature,
             max_length=profile.max_length,
         )
+        if parallel.first():
+            parallel.wait()
         teacher = replace(teacher, model=None)  # it may go now
     done = distill_student(
         traces, objective=objective, teacher=teacher, cache=cache, **common
@@ -183,6 +188,8 @@ def main(argv: list[str]) -> int:
         seed=options.seed,
         top_k=options.top_k,
     )
+    if not parallel.first():
+        return 0
     scores = score_arm(student, profile, options.split)
     print(
         f"{options.arm}, {options.budget} traces, seed {options.seed}: "

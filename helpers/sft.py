@@ -74,6 +74,7 @@ def sft_config(
     from trl import SFTConfig
 
     per_step = profile.batch_size * profile.gradient_accumulation
+    per_step *= parallel.world()
     steps = max(1, -(-rows // per_step)) * epochs
     return SFTConfig(
         output_dir=str((folder or RUNS / "unsaved") / "resume"),
@@ -261,7 +262,12 @@ def main(argv: list[str]) -> int:
     from helpers.traces import filter_traces, load_traces
 
     parser = command_parser("sft", __doc__)
-    parser.add_argument("--run", default="sft", help="name of the run")
+    parser.add_argument(
+        "--run",
+        "--name",  # torchrun takes --run for an option of its own
+        default="sft",
+        help="name of the run",
+    )
     parser.add_argument("--rank", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--traces", type=Path, help="a trace file")
@@ -281,6 +287,8 @@ def main(argv: list[str]) -> int:
         seed=options.seed,
         overwrite=options.overwrite,
     )
+    if not parallel.first():
+        return 0
     print(
         f"{done.steps} steps in {done.seconds:.0f} s, final loss "
         f"{done.final_loss:.4f}, peak {done.peak_memory_mb:.0f} MiB"

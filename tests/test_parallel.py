@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from helpers import parallel
+from helpers.sft import sft_config
 from helpers.trace_files import TraceFileError, load_traces
 from helpers.trace_resume import merge_parts, part_path
 from helpers.traces import generate_traces
@@ -48,6 +50,24 @@ def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
     name = "sft" if job == "sft" else "logit"
     left = sorted(path.name for path in (tmp_path / "two" / name).iterdir())
     assert left == ["epoch_1", "epoch_2", "final", "log.json", "run.json"]
+
+
+def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
+    """Warm-up and logging follow the global batch, not one process's."""
+
+    def schedule(batch: int) -> tuple:
+        made = sft_config(
+            tiny.profile(tmp_path, batch_size=batch),
+            tmp_path,
+            epochs=10,
+            rows=128,
+            seed=7,
+        )
+        return made.warmup_steps, made.logging_steps
+
+    alone = schedule(4)
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    assert schedule(2) == alone == (16, 8)
 
 
 @pytest.mark.slow
