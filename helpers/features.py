@@ -36,11 +36,13 @@ class FeatureTerm:
     kind: str = "mse"
 
     def __post_init__(self) -> None:
-        if not len(self.layers) or not 0 <= self.weight < math.inf:
+        if not self.layers:
             raise LossError(
-                f"{len(self.layers)} pairs of layers with weight "
-                f"{self.weight}: give one pair or more and a weight of 0 or "
-                "more"
+                "no pair of layers: give one or more, or a map's name"
+            )
+        if not 0 <= self.weight < math.inf:
+            raise LossError(
+                f"the feature weight is {self.weight}: use 0 or more"
             )
 
     def pairs(self, student: Any, teacher: Any) -> Pairs:
