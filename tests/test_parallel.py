@@ -17,6 +17,9 @@ from helpers.trace_files import TraceFileError, load_traces
 from helpers.trace_resume import merge_parts, part_path
 from helpers.traces import generate_traces
 
+needs_gloo = pytest.mark.skipif(
+    sys.platform == "win32", reason="torchrun was never tried on Windows"
+)
 WORKER = str(Path(__file__).with_name("parallel_worker.py"))
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
@@ -40,6 +43,7 @@ def run(job: str, folder: Path, *, processes: int, batch: int) -> list:
     return json.loads((folder / f"{job}.json").read_text())
 
 
+@needs_gloo
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["sft", "logit", "features"])
 def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
@@ -70,6 +74,7 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
     assert schedule(2) == alone == (16, 8)
 
 
+@needs_gloo
 @pytest.mark.slow
 def test_two_processes_share_the_problems_and_merge(tmp_path):
     wanted = [problem["id"] for problem in tiny.problems(9)]
