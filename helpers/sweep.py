@@ -184,7 +184,7 @@ def step_callback(
 SWEEPS = {
     "rank": "helpers.sweep",
     "temperature": "helpers.sweep_kd",
-    "weight": "helpers.sweep_features",
+    "weight": "helpers.sweep_kd",
 }
 
 

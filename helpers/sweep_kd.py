@@ -1,11 +1,16 @@
-"""The temperature slider of notebook 05: one short logit training a point."""
+"""The sliders of notebooks 05 and 06: one short training of the pair a point.
+
+They differ in nothing but the objective that a value stands for.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from helpers.distill import Objective, pair_profile, pair_trainer
+from helpers.features import FeatureTerm
 from helpers.models import add_lora, load_student, load_teacher
 from helpers.profiles import Profile
 from helpers.sweep import Made, Sweep, finish_point, point_data
@@ -19,19 +24,40 @@ def temperature_sweep() -> Sweep:
         "temperature",
         "temperature",
         (0.5, 1.0, 1.5, 2.0, 4.0, 8.0),
-        temperature_point,
+        partial(pair_point, objective_at=at_temperature),
     )
 
 
-def temperature_point(
-    temperature: float,
+def weight_sweep() -> Sweep:
+    """Weight of the cosine loss of hidden states beside the teacher's text."""
+    return Sweep(
+        "weight",
+        "feature weight",
+        (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        partial(pair_point, objective_at=at_weight),
+    )
+
+
+def at_temperature(temperature: float) -> Objective:
+    """The teacher's logits alone, softened."""
+    return Objective(temperature=temperature)
+
+
+def at_weight(weight: float) -> Objective:
+    """The teacher's text, and the states of every block."""
+    return Objective(soft=0.0, features=FeatureTerm("even", weight, "cosine"))
+
+
+def pair_point(
+    x: float,
     *,
+    objective_at: Callable[[float], Objective],
     profile: Profile,
     seed: int = 7,
     stop: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
-    """Train the small student at one temperature; see `rank_point`."""
+    """Train the small student on the objective at `x`; see `rank_point`."""
     started = time.perf_counter()
     profile = pair_profile(profile)
     traces, problems = point_data(profile)
@@ -41,13 +67,13 @@ def temperature_point(
         student,
         load_teacher(profile),
         profile=profile,
-        objective=Objective(temperature=temperature),
+        objective=objective_at(x),
         epochs=POINT_EPOCHS,
         seed=seed,
         progress=False,
     )
     return finish_point(
-        temperature,
+        x,
         trainer,
         student,
         problems,

@@ -10,7 +10,7 @@ from pathlib import Path
 import tiny
 
 from helpers import parallel
-from helpers.distill import Objective, distill_student, pair_profile
+from helpers.distill import Objective, distill_student
 from helpers.features import FeatureTerm
 from helpers.sft import train_student
 from helpers.traces import shared_traces
@@ -39,13 +39,7 @@ def main(job: str, place: str, batch: str) -> None:
             )
         )
     else:
-        pair = pair_profile(
-            replace(
-                profile,
-                kd_student=str(tiny.folder("mini-qwen3-small")),
-                kd_teacher=str(tiny.folder(tiny.TEACHER)),
-            )
-        )
+        pair = tiny.pair(folder, batch_size=int(batch))
         term = FeatureTerm("even", 1.0, "cosine")
         found = losses(
             distill_student(

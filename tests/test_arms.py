@@ -10,20 +10,13 @@ import tiny
 from helpers import arms
 from helpers.answers import extract_answer
 from helpers.arms import budget_traces, gold_text, gold_traces, train_arm
-from helpers.distill import pair_profile
 from helpers.evaluate import evaluate
 from helpers.runs import RunError
 
 
 @pytest.fixture
 def profile(tmp_path):
-    return pair_profile(
-        tiny.profile(
-            tmp_path,
-            kd_student=str(tiny.folder("mini-qwen3-small")),
-            kd_teacher=str(tiny.folder(tiny.TEACHER)),
-        )
-    )
+    return tiny.pair(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,7 @@ def teacher():
 
 @pytest.fixture
 def profile(tmp_path):
-    small = str(tiny.folder(SMALL))
-    return pair_profile(
-        tiny.profile(
-            tmp_path,
-            kd_student=small,
-            kd_teacher=str(tiny.folder(tiny.TEACHER)),
-            learning_rate=1e-3,
-        )
-    )
+    return tiny.pair(tmp_path, learning_rate=1e-3)
 
 
 def train(profile, teacher, objective, *, run, **options):

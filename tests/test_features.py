@@ -9,7 +9,7 @@ import tiny
 import torch
 from transformers import Qwen3ForCausalLM
 
-from helpers.distill import Objective, distill_student, pair_profile
+from helpers.distill import Objective, distill_student
 from helpers.features import (
     FeatureTerm,
     Projectors,
@@ -25,7 +25,6 @@ from helpers.losses import LossError
 from helpers.models import add_lora, load_student, load_teacher
 from helpers.runs import RunError
 
-SMALL = "mini-qwen3-small"
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
 
@@ -36,15 +35,7 @@ def teacher():
 
 @pytest.fixture
 def profile(tmp_path):
-    small = str(tiny.folder(SMALL))
-    return pair_profile(
-        tiny.profile(
-            tmp_path,
-            kd_student=small,
-            kd_teacher=str(tiny.folder(tiny.TEACHER)),
-            learning_rate=1e-3,
-        )
-    )
+    return tiny.pair(tmp_path, learning_rate=1e-3)
 
 
 def train(profile, teacher, term, *, run="features", soft=0.0, **options):

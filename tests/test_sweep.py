@@ -90,8 +90,9 @@ def test_rank_point_trains_and_scores(small):
     assert len(seen) == seen[0]  # every step was reported
 
 
-def test_temperature_point_trains_and_scores(small):
-    point, _ = sweep_kd.temperature_point(2.0, profile=small)
+@pytest.mark.parametrize("name", ["temperature", "weight"])
+def test_pair_point_trains_and_scores(small, name):
+    point, _ = find_sweep(name).train(2.0, profile=small)
     assert (point.x, point.n) == (2.0, 3)
 
 

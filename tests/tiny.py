@@ -29,10 +29,12 @@ from transformers import (  # noqa: E402
 
 from helpers import minilab, minilab_models  # noqa: E402
 from helpers import minilab_text as text  # noqa: E402
+from helpers.distill import pair_profile  # noqa: E402
 from helpers.generator import generate_problems  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
+SMALL = "mini-qwen3-small"
 
 
 @cache
@@ -104,6 +106,18 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
     }
     name = str(run_folder)
     return replace(PROFILES["mini"], name=name, **{**small, **changes})
+
+
+def pair(run_folder: Path, **changes: Any) -> Profile:
+    """`profile` with the tiny one-tokenizer pair as teacher and student."""
+    return pair_profile(
+        profile(
+            run_folder,
+            kd_student=str(folder(SMALL)),
+            kd_teacher=str(folder(TEACHER)),
+            **changes,
+        )
+    )
 
 
 @cache
