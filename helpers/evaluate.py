@@ -25,7 +25,7 @@ from helpers.models import (
     load_teacher,
 )
 from helpers.problems import load_problems
-from helpers.profiles import Profile, get_profile, set_seed
+from helpers.profiles import Profile, get_profile, overrides, set_seed
 from helpers.result_files import Result, write_result
 from helpers.statistics import (
     format_accuracy,
@@ -163,7 +163,10 @@ def to_result(
     mode: str | None = None,
     notes: str = "",
 ) -> Result:
-    """A results file's content; the first evaluation is the test split."""
+    """A results file's content; the first evaluation is the test split.
+
+    Its notes name every setting that is not the profile's own.
+    """
     test = evaluations[0]
     return Result(
         arm=arm,
@@ -176,7 +179,7 @@ def to_result(
         command=command,
         splits=splits_of(*evaluations),
         mode=mode,
-        notes=notes,
+        notes=f"{notes} {overrides(profile)}".strip(),
         right="".join(str(int(flag)) for flag in test.correct),
     )
 

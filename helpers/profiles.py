@@ -152,6 +152,24 @@ def get_profile(
     return replace(profile, **changes)
 
 
+def overrides(profile: Profile) -> str:
+    """What differs from the profile of that name, as it would be typed.
+
+    For a results file: of a local folder only the name, and not the seed,
+    which has a field of its own. Empty for a profile as it is.
+    """
+    own = PROFILES.get(profile.name, profile)
+    changed = []
+    for field in fields(Profile):
+        value = getattr(profile, field.name)
+        if field.name == "seed" or value == getattr(own, field.name):
+            continue
+        if isinstance(value, str) and Path(value).is_absolute():
+            value = Path(value).name
+        changed.append(f"DISTILL_{field.name.upper()}={value}")
+    return " ".join(changed)
+
+
 def parse_override(name: str, text: str, kind: type) -> object:
     """An environment variable as the field's own type."""
     try:

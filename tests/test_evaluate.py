@@ -93,6 +93,18 @@ def test_to_result_can_be_written_and_read(tmp_path):
     assert result.peak_memory_mb > 50
     write_result(result, tmp_path)
     assert read_results(tmp_path) == [result]
+    assert result.notes == ""
+
+
+def test_to_result_notes_what_is_not_the_profiles_own():
+    changed = replace(
+        tiny.PROFILES["laptop"], student="/models/my-gemma", traces=50
+    )
+    result = to_result(
+        "teacher", [MADE], profile=changed, seed=7, command="", notes="One."
+    )
+    assert result.profile == "laptop"
+    assert result.notes == ("One. DISTILL_STUDENT=my-gemma DISTILL_TRACES=50")
 
 
 def test_student_prompts_free_and_think():

@@ -11,7 +11,7 @@ import torch
 
 from helpers import PROFILE_NAMES
 from helpers.files import DATA, RUNS
-from helpers.profiles import PROFILES, get_profile, set_seed
+from helpers.profiles import PROFILES, get_profile, overrides, set_seed
 
 
 def test_get_profile_default_is_mini_and_local():
@@ -97,6 +97,20 @@ def test_get_profile_every_field_can_be_overridden():
         text = "1" if isinstance(old, bool | int | float) else "abc"
         new = getattr(get_profile(environment={variable: text}), field.name)
         assert type(new) is type(old) and new == type(old)(text), field.name
+
+
+def test_overrides_come_back_as_typed():
+    assert overrides(get_profile("laptop", {"DISTILL_SEED": "9"})) == ""
+    typed = {
+        "DISTILL_PROBLEMS": "openai/gsm8k-again",
+        "DISTILL_LOAD_IN_4BIT": "0",
+        "DISTILL_TRACES": "50",
+    }
+    words = overrides(get_profile("laptop", typed)).split()
+    again = dict(word.split("=") for word in words)
+    assert get_profile("laptop", again) == get_profile("laptop", typed)
+    local = get_profile("mini", {"DISTILL_STUDENT": "/home/me/gemma"})
+    assert overrides(local) == "DISTILL_STUDENT=gemma"
 
 
 def test_profile_is_frozen():
