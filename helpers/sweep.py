@@ -57,10 +57,12 @@ class Sweep:
         """The result's name: `rank_16`, `temperature_0_5` for 0.5."""
         return f"{self.name}_{value:g}".replace(".", "_")
 
-    def stored(self) -> list[Point]:
-        """The shipped points, their seeds added up, in order of x."""
+    def stored(self, profile: str = "mini") -> list[Point]:
+        """A profile's stored points, seeds added up, in order of x."""
         points: dict[float, Point] = {}
         for result in read_results(RESULTS / self.name):
+            if result.profile != profile:
+                continue
             text = result.arm.removeprefix(f"{self.name}_")
             x = float(text.replace("_", "."))
             old = points.get(x, Point(x, 0, 0, 0.0))

@@ -27,8 +27,9 @@ def chart_png(
 ) -> bytes:
     """Accuracy against the setting as PNG bytes, safe to draw in any thread.
 
-    Grey: the points that ship with the course, all seeds together; orange:
-    those trained in this session. Bars are 95% Wilson intervals.
+    Grey: the points that ship with the course, all seeds together (`mini`
+    alone has some); orange: those trained in this session. Bars are 95%
+    Wilson intervals.
     """
     places = {value: float(i) for i, value in enumerate(sweep.values)}
 
@@ -106,7 +107,7 @@ class TrainingSlider:
     ) -> None:
         self.sweep, self.profile = sweep, profile
         self.words = describe
-        self.stored = sweep.stored()
+        self.stored = sweep.stored(profile.name)
         self.points: list[Point] = []
         self.worker: threading.Thread | None = None
         self.stopping = threading.Event()

@@ -25,10 +25,10 @@ def small(tmp_path, monkeypatch):
     )
 
 
-def result(arm: str, seed: int, correct: int) -> Result:
+def result(arm: str, seed: int, correct: int, profile: str = "mini") -> Result:
     return Result(
         arm=arm,
-        profile="mini",
+        profile=profile,
         seed=seed,
         n=100,
         correct=correct,
@@ -58,6 +58,17 @@ def test_stored_points_add_seeds_and_are_in_order(tmp_path, monkeypatch):
         Point(2, 10, 100, 5.0),
         Point(16, 110, 200, 10.0),
     ]
+
+
+def test_stored_points_of_one_profile_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    for profile, correct in (("mini", 50), ("laptop", 20)):
+        made = result("rank_16", 7, correct, profile)
+        write_result(made, tmp_path / "rank")
+    rank = find_sweep("rank")
+    assert rank.stored() == [Point(16, 50, 100, 5.0)]
+    assert rank.stored("laptop") == [Point(16, 20, 100, 5.0)]
+    assert rank.stored("full") == []
 
 
 def test_stored_points_may_be_missing(tmp_path, monkeypatch):

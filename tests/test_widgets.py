@@ -11,6 +11,7 @@ import tiny
 from helpers.sweep import Point, Sweep
 from helpers.widgets import TrainingSlider, chart_png, rank_explorer
 
+MINI = tiny.PROFILES["mini"]
 SECONDS = 20
 
 
@@ -19,10 +20,10 @@ def made(value: float, correct: int = 3):
 
 
 def explorer(train, monkeypatch, stored=()) -> TrainingSlider:
-    monkeypatch.setattr(Sweep, "stored", lambda self: list(stored))
+    monkeypatch.setattr(Sweep, "stored", lambda *_: list(stored))
     chart = Sweep("rank", "LoRA rank", (1, 2, 4), train)
     return TrainingSlider(
-        chart, None, start=1, describe=lambda x: f"rank {x:g}:"
+        chart, MINI, start=1, describe=lambda x: f"rank {x:g}:"
     )
 
 
@@ -118,6 +119,12 @@ def test_chart_leaves_out_values_the_slider_lacks():
 
 @pytest.mark.parametrize("rank", [1, 16])
 def test_rank_explorer_counts_parameters(rank):
-    widget = rank_explorer(None, tiny.plain_student().model)
+    widget = rank_explorer(MINI, tiny.plain_student().model)
     assert f"{widget.words(rank)}".startswith(f"rank {rank}: <b>")
     assert widget.show().children[0].children[0] is widget.slider
+
+
+def test_rank_explorer_shows_the_points_of_its_own_profile():
+    model = tiny.plain_student().model
+    assert rank_explorer(MINI, model).stored
+    assert rank_explorer(tiny.PROFILES["laptop"], model).stored == []
