@@ -71,6 +71,11 @@ def read_folder(folder: Path, split: str) -> list[Problem]:
         return read_problems(train)
     if split in ("train", "validation") and train.exists():
         return cut_validation(read_problems(train), split)
+    if split == "held_out" and train.exists():
+        raise ProblemFileError(
+            f"{folder.name} has no held-out templates; that split is the "
+            "mini lab's"
+        )
     found = sorted(f.name for f in folder.glob("*.jsonl")) or "no .jsonl file"
     raise ProblemFileError(
         f"{folder.name}/{file.name} does not exist (found: {found}). Name a "

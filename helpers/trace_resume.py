@@ -64,7 +64,8 @@ def check_rows_fit(
                 raise TraceFileError(
                     f"{name}, line {number}: {field} is {row[field]!r}, "
                     f"this run expects {expected!r}. The file was made for "
-                    "other problems or settings; name another file."
+                    "other problems or settings; name another file, or "
+                    "delete this one."
                 )
 
 

@@ -250,6 +250,13 @@ def test_load_problems_hub_has_no_held_out_split():
         load_problems("openai/gsm8k", "held_out")
 
 
+def test_load_problems_folder_without_held_out_split(tmp_path):
+    line = '{"question": "1 + 1?", "answer": "#### 2"}\n'
+    (tmp_path / "train.jsonl").write_text(line)
+    with pytest.raises(ProblemFileError, match="no held-out templates"):
+        load_problems(tmp_path, "held_out")
+
+
 def test_load_problems_limit_takes_the_first():
     rows = load_problems("mini", "test")
     assert load_problems("mini", "test", limit=5) == rows[:5]
