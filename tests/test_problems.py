@@ -124,8 +124,8 @@ def test_showcase_three_problems_and_their_answers():
 
 def test_load_problems_gsm8k_excerpt():
     rows = load_problems(SAMPLE, "test")
-    assert len(rows) == 24
-    assert len({row["id"] for row in rows}) == 24
+    assert len(rows) == 124
+    assert len({row["question"] for row in rows}) == 124
     for row in rows:
         assert gold_answer(row["answer"]) == row["answer"].split("#### ")[1]
 

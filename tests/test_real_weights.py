@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import re
 from dataclasses import replace
@@ -13,13 +14,18 @@ import tiny
 import torch
 
 from helpers import chat
+from helpers.answers import split_trace
+from helpers.evaluate import evaluate
+from helpers.files import write_atomic
 from helpers.generate import generate
 from helpers.memory import parameter_counts
-from helpers.models import Loaded, add_lora, load_student, quantized_layers
+from helpers.models import add_lora, load_student, quantized_layers
+from helpers.plots import learning_curve
 from helpers.problems import load_problems
 from helpers.real_convert import convert, gemma_merges
-from helpers.real_weights import gguf_path, why_missing
+from helpers.real_weights import FOLDER, gguf_path, why_missing
 from helpers.sft import train_student
+from helpers.statistics import mcnemar
 
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
 LONGEST = 224
@@ -154,33 +160,64 @@ def test_generate_real_weights_write_words(student):
         assert len(re.findall(r"[a-z]{2,}", answer.text)) >= 3, answer
 
 
+@pytest.fixture(scope="module")
+def lesson(student) -> tuple[list[dict], list[dict]]:
+    """The shortest problems of the sample: 100 to train on, 12 to ask."""
+    tokenizer = student[1].tokenizer
+
+    def length(problem: dict) -> int:
+        row = thinking(problem)
+        messages = chat.student_messages(row["question"], row["qwen3_answer"])
+        example = chat.encode_example(messages, tokenizer, max_length=4096)
+        return len(example["input_ids"])
+
+    problems = sorted(load_problems(SAMPLE, "train"), key=length)[:112]
+    random.Random(7).shuffle(problems)
+    return problems[:100], problems[100:]
+
+
 @pytest.mark.real_weights
-def test_train_student_real_weights_loss_falls(student):
-    profile, loaded, _ = student
-    rows = [thinking(p) for p in load_problems(SAMPLE, "train")]
-    tokenizer = loaded.tokenizer
-    lengths = {
-        row["question"]: len(
-            chat.encode_example(
-                chat.student_messages(row["question"], row["qwen3_answer"]),
-                tokenizer,
-                max_length=4096,
-            )["input_ids"]
-        )
-        for row in rows
-    }
-    rows = sorted(rows, key=lambda row: lengths[row["question"]])[:4]
+def test_train_student_real_weights_learns_to_think(student, lesson):
+    """One pass over 100 problems, a step each; the curve stays on disk."""
+    learned, asked = lesson
+    profile = replace(
+        student[0], batch_size=1, evaluation_batch=12, max_new_tokens=64
+    )
+    loaded = student[1]
+    before = evaluate(loaded, asked, profile=profile)
     run = train_student(
-        rows,
+        [thinking(problem) for problem in learned],
         profile=profile,
-        student=Loaded(loaded.model, tokenizer, loaded.backend),
+        student=loaded,
         rank=8,
-        epochs=4,
+        epochs=1,
         progress=False,
     )
+    after = evaluate(loaded, asked, profile=profile)
     losses = [entry["loss"] for entry in run.log]
-    assert run.steps == 8 and len(losses) == 8
-    assert all(torch.isfinite(torch.tensor(losses)))
-    first, last = sum(losses[:2]) / 2, sum(losses[-2:]) / 2
-    assert last < 0.6 * first, losses
+    fifth = len(losses) // 5
+    first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth
+    record = {
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "peak_memory_mb": run.peak_memory_mb,
+        "loss of the first fifth": first,
+        "loss of the last fifth": last,
+        "questions": len(asked),
+        "thoughts closed before": before.closed,
+        "thoughts closed after": after.closed,
+        "answers after": [one.text for one in after.completions],
+        "log": run.log,
+    }
+    write_atomic(FOLDER / "training.json", json.dumps(record, indent=1))
+    title = f"Gemma 3 270M, {run.steps} steps: {first:.2f} to {last:.2f} nats"
+    learning_curve(run.log, title, save=FOLDER / "training.png")
+    assert run.steps == 100 and len(losses) >= 40
+    assert last < 0.75 * first, losses
+    flags = [
+        [split_trace(one.text).closed for one in made.completions]
+        for made in (before, after)
+    ]
+    assert after.closed > before.closed
+    assert mcnemar(*flags) < 0.05, flags
     assert (run.folder / "final" / "adapter_model.safetensors").exists()
