@@ -179,7 +179,9 @@ def rehearse(student: Path) -> int:
     results.mkdir(exist_ok=True)
     for path in (RUNS / "results").glob("laptop-*.json"):
         path.replace(results / path.name)
-    print("A rehearsal: its results are in data/runs/rehearsal/results.")
+    copies = REHEARSAL / "notebooks"
+    shutil.copytree(RUNS / "notebooks", copies, dirs_exist_ok=True)
+    print("A rehearsal: notebooks and results are in data/runs/rehearsal.")
     return done.returncode
 
 

@@ -210,7 +210,7 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
         "log": run.log,
     }
     write_atomic(FOLDER / "training.json", json.dumps(record, indent=1))
-    title = f"Gemma 3 270M, {run.steps} steps: {first:.2f} to {last:.2f} nats"
+    title = f"{first:.2f} nats in the first fifth, {last:.2f} in the last"
     learning_curve(run.log, title, save=FOLDER / "training.png")
     assert run.steps == 100 and len(losses) >= 40
     assert last < 0.75 * first, losses
