@@ -236,9 +236,26 @@ def bench_features() -> dict[str, float]:
     }
 
 
+def bench_memory() -> dict[str, float]:
+    """Peaks of whole runs; kept in data/results/memory for notebook 10.
+
+    Each ratio is expected over measured: 1 is a perfect plan.
+    """
+    from helpers.bench_memory import measure_all
+    from helpers.memory_points import write_points
+
+    points = list(measure_all())
+    write_points(points)
+    return {
+        f"plan_{number:02d}": point.expected / point.peak
+        for number, point in enumerate(points)
+    } | {"plan_largest_error": max(abs(point.error) for point in points)}
+
+
 PARTS: dict[str, Callable[[], dict[str, float]]] = {
     "kd": bench_kd,
     "features": bench_features,
+    "memory": bench_memory,
 }
 
 

@@ -53,6 +53,11 @@ COMMANDS = {
     "results": Command(
         "helpers.results:main", "print the table of measured results"
     ),
+    "hosted": Command(
+        "helpers.hosted:main",
+        "links and a first cell for Colab and Kaggle",
+        bare=True,
+    ),
     "minilab": Command(
         "helpers.minilab:main", "rebuild the mini problems and models"
     ),

@@ -41,9 +41,19 @@ __all__ = [
 
 
 def pair_profile(profile: Profile) -> Profile:
-    """The profile with the one-tokenizer pair as its teacher and student."""
+    """The profile with the one-tokenizer pair as its teacher and student.
+
+    Its batches are smaller where logits would not fit; a step reads as many
+    rows as before.
+    """
+    rows = profile.batch_size * profile.gradient_accumulation
+    batch = min(profile.kd_batch_size, profile.batch_size)
     return replace(
-        profile, teacher=profile.kd_teacher, student=profile.kd_student
+        profile,
+        teacher=profile.kd_teacher,
+        student=profile.kd_student,
+        batch_size=batch,
+        gradient_accumulation=max(1, rows // batch),
     )
 
 
@@ -95,6 +105,8 @@ def pair_trainer(
 
     Raises LossError when the two vocabularies do not agree.
     """
+    if profile.kd_chunk and cache is None:
+        objective = objective.chunked(profile.kd_chunk)
     size = len(student.tokenizer)  # what lies behind it is padding
     check_vocabularies(student.tokenizer, teacher.tokenizer, size, size)
     rows = pair_rows(

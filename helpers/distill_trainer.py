@@ -6,7 +6,7 @@ helpers.distill decides what it is given.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ class Objective:
                 f"chunk = {self.chunk} with soft = {self.soft}: a chunked "
                 "loss needs soft = 1 and a chunk of at least 1 position."
             )
+
+    def chunked(self, size: int) -> Objective:
+        """The same objective in chunks, where that is possible."""
+        possible = self.soft == 1 and self.features is None
+        return replace(self, chunk=self.chunk or size) if possible else self
 
 
 class PairCollator:
@@ -139,7 +144,10 @@ class DistillTrainer(SFTTrainer):
         if chunk:  # the last hidden states instead of all the logits
             seen |= {"logits_to_keep": 1, "output_hidden_states": True}
         outputs = self.ask_student(model, seen)
-        states = outputs.hidden_states[-1] if chunk else outputs.logits
+        states = outputs.logits
+        if chunk:  # under autocast outputs come in float32, the head does not
+            head = self.head(self.model)
+            states = outputs.hidden_states[-1].to(head.dtype)
         states, targets, mask = shift_for_next_token(states, inputs["labels"])
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)

@@ -13,12 +13,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from helpers import environment
 from helpers.commands import command_parser
+from helpers.doctor_fit import fit_lines, gpu_memory_gib, hub_lines
 from helpers.environment import REPOSITORY, SetupError
+from helpers.profiles import get_profile
 
 MODELS = REPOSITORY / "data" / "models"
 RUNS = REPOSITORY / "data" / "runs"
@@ -72,22 +75,31 @@ def main(argv: list[str]) -> int:
 
 
 def all_checks(profile: str) -> Iterator[Check]:
-    """Yield the checks one by one, the quick ones first."""
-    yield python_check()
-    yield memory_check(profile)
-    yield disk_check(profile)
-    yield writing_check(RUNS)
-    yield gpu_check(profile)
-    yield from model_checks(profile)
-    yield hub_check()
-    if environment.find() is None:
-        yield Check("FAIL", "environment", "it is not made yet", MAKE)
-        return
-    yield Check("OK", "environment", sys.prefix)
-    yield from package_checks()
-    yield widgets_check(Path(sys.prefix))
-    yield unsloth_check()
-    yield four_bit_check()
+    """Yield the checks one by one, the quick ones first.
+
+    The slow ones, which import the libraries, run meanwhile.
+    """
+    ready = environment.find() is not None
+    with ThreadPoolExecutor(3) as pool:
+        hub = pool.submit(hub_check)
+        slow = [unsloth_check, four_bit_check] if ready else []
+        running = [pool.submit(check) for check in slow]
+        yield python_check()
+        yield memory_check(profile)
+        yield disk_check(profile)
+        yield writing_check(RUNS)
+        yield gpu_check(profile)
+        yield from model_checks(profile)
+        yield from fit_checks(profile)
+        yield hub.result()
+        if not ready:
+            yield Check("FAIL", "environment", "it is not made yet", MAKE)
+            return
+        yield Check("OK", "environment", sys.prefix)
+        yield from package_checks()
+        yield widgets_check(Path(sys.prefix))
+        for check in running:
+            yield check.result()
 
 
 def python_check() -> Check:
@@ -163,6 +175,18 @@ def gpu_check(profile: str) -> Check:
         cure = f"a machine with a {GPU_GIB} GB GPU, or a smaller profile"
         return Check("FAIL", "NVIDIA GPU", "none was found", cure)
     return Check("INFO", "NVIDIA GPU", "none, the CPU does the work")
+
+
+def fit_checks(profile: str) -> Iterator[Check]:
+    """Would every phase fit, and what is to be fetched for it?"""
+    if profile == "mini":
+        return
+    settings = get_profile(profile)
+    gpu = gpu_memory_gib()
+    if gpu is None and profile != "full":
+        gpu = total_memory_gib()
+    for line in (*fit_lines(settings, gpu), *hub_lines(settings)):
+        yield Check(*line)
 
 
 def model_checks(profile: str) -> Iterator[Check]:

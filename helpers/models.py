@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from helpers import chat
 from helpers.backend import first_line, quiet, unsloth_backend
+from helpers.hub_models import revision_of
 from helpers.profiles import Profile
 
 PROJECTIONS = (
@@ -75,14 +76,30 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
         options["quantization_config"] = nf4_config(profile)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        revision = revision_of(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
-            name, device_map=device, use_safetensors=True, **options
+            name,
+            revision=revision,
+            device_map=device,
+            use_safetensors=True,
+            **options,
         )
     except LOAD_ERRORS as error:
         raise load_error(name, error) from error
+    check_dtype(model, profile)
     model.eval()
     return Loaded(model, tokenizer, f"transformers ({profile.dtype})")
+
+
+def check_dtype(model: Any, profile: Profile) -> None:
+    """Gemma 3's activations exceed float16's 65,504: infinities, then NaN."""
+    gemma = str(model.config.model_type).startswith("gemma3")
+    if gemma and profile.dtype == "float16":
+        raise ModelError(
+            "Gemma 3 overflows in float16. Set DISTILL_DTYPE=bfloat16, or "
+            "float32 where the GPU has no bfloat16."
+        )
 
 
 def load_error(name: str, error: Exception) -> ModelError:
@@ -124,6 +141,7 @@ def load_student(profile: Profile, name: str | None = None) -> Loaded:
     except LOAD_ERRORS as error:
         raise load_error(name, error) from error
     check_student(loaded, name)
+    check_dtype(loaded.model, profile)
     if profile.load_in_4bit and not quantized_layers(loaded.model):
         raise ModelError(
             f"{Path(name).name}: 4-bit was asked for, but no layer is "
@@ -140,6 +158,8 @@ def load_with_unsloth(
     with quiet():
         model, tokenizer = fast.from_pretrained(
             model_name=name,
+            revision=revision_of(name),
+            use_exact_model_name=True,  # no other repository in its place
             max_seq_length=profile.max_length,
             dtype=getattr(torch, profile.dtype),
             load_in_4bit=profile.load_in_4bit,
@@ -153,13 +173,18 @@ def load_plain(reason: str, profile: Profile, name: str) -> Loaded:
     """transformers + bitsandbytes, where Unsloth cannot load."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    revision = revision_of(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     options: dict[str, Any] = {"dtype": getattr(torch, profile.dtype)}
     if profile.load_in_4bit:
         options["quantization_config"] = nf4_config(profile)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(
-        name, device_map=device, use_safetensors=True, **options
+        name,
+        revision=revision,
+        device_map=device,
+        use_safetensors=True,
+        **options,
     )
     backend = f"transformers + PEFT + bitsandbytes (no Unsloth: {reason})"
     return Loaded(model, tokenizer, backend)

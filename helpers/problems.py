@@ -15,6 +15,7 @@ from typing import Any
 from helpers.answers import gold_answer
 from helpers.files import DATA, read_lines
 from helpers.generator import generate_problems, make_problem
+from helpers.hub_models import revision_of
 
 __all__ = [
     "ProblemFileError",
@@ -166,7 +167,9 @@ def read_hub(name: str, split: str) -> list[Problem]:
             f"{name} has no held-out templates; that split is the mini lab's"
         )
     try:
-        rows = load_dataset(name, "main", split=wanted)
+        rows = load_dataset(
+            name, "main", split=wanted, revision=revision_of(name)
+        )
     except Exception as error:  # the hub raises many kinds
         raise ProblemFileError(
             f"cannot load {name!r}: {type(error).__name__}. It is no file or "

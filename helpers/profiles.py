@@ -32,7 +32,8 @@ SWITCHES = {"1": True, "true": True, "yes": True} | {
 class Profile:
     """Ids and sizes; nothing here changes which cells of a notebook run.
 
-    Lengths and `max_new_tokens` are tokens, batch sizes are rows.
+    Lengths and `max_new_tokens` are tokens, batch sizes are rows. kd_chunk:
+    positions whose logits exist at once in logit distillation, 0 for all.
     """
 
     name: str
@@ -58,6 +59,9 @@ class Profile:
     learning_rate: float = 4e-3
     batch_size: int = 16
     gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
+    kd_batch_size: int = 16
+    kd_chunk: int = 0
     evaluation: int = 600
     seed: int = 7
 
@@ -103,6 +107,9 @@ PROFILES = {
         learning_rate=2e-4,
         batch_size=4,
         gradient_accumulation=4,
+        gradient_checkpointing=True,
+        kd_batch_size=1,
+        kd_chunk=256,
         evaluation=200,
     ),
     "full": Profile(
@@ -117,12 +124,15 @@ PROFILES = {
         teacher_in_4bit=True,
         traces=7000,
         max_new_tokens=8192,
-        generation_batch=32,
-        evaluation_batch=32,
+        generation_batch=12,  # 24 GB hold this many answers of full length
+        evaluation_batch=12,
         max_length=4096,
         learning_rate=2e-4,
         batch_size=4,
         gradient_accumulation=4,
+        gradient_checkpointing=True,
+        kd_batch_size=1,
+        kd_chunk=256,
         evaluation=1319,
     ),
 }

@@ -88,7 +88,8 @@ def sft_config(
         max_length=None,  # too long rows are gone: nothing may be cut
         packing=False,
         bf16=profile.dtype == "bfloat16",
-        gradient_checkpointing=False,
+        gradient_checkpointing=profile.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         optim="adamw_torch_fused",
         save_strategy="no" if folder is None else "epoch",
         save_total_limit=1,

@@ -59,14 +59,11 @@ class LayerMapExplorer:
     def draw(self) -> None:
         """Redraw for the chosen map."""
         self.status.value = self.words()
-        self.picture.value = self.png()
+        self.picture.value = self.png(f"Layer map: {self.choice.value}")
 
-    def png(self) -> bytes:
+    def png(self, title: str) -> bytes:
         """The picture of the chosen map."""
-        name = self.choice.value
-        return layer_map_png(
-            self.grid, self.pairs(), f"Layer map: {name} ({self.words()})"
-        )
+        return layer_map_png(self.grid, self.pairs(), title)
 
     def show(self) -> ipywidgets.VBox:
         """The widget, to be the last value of a cell."""
@@ -74,4 +71,5 @@ class LayerMapExplorer:
 
     def still(self) -> Image:
         """The same picture without a widget."""
-        return Image(self.png(), width=700)
+        title = f"Layer map: {self.choice.value} ({self.words()})"
+        return Image(self.png(title), width=700)

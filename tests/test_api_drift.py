@@ -7,6 +7,7 @@ and notebooks/ for the keywords that the code really passes.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import json
 import os
@@ -49,7 +50,8 @@ USED = {
 }
 FAST = "unsloth.FastLanguageModel."
 USED_OF_UNSLOTH = {
-    FAST + "from_pretrained": "model_name max_seq_length dtype load_in_4bit",
+    FAST + "from_pretrained": "model_name max_seq_length dtype "
+    "load_in_4bit revision",
     FAST + "get_peft_model": "model r target_modules lora_alpha lora_dropout "
     "bias use_gradient_checkpointing random_state",
     FAST + "for_inference": "model",
@@ -161,6 +163,15 @@ def test_unsloth_has_symbol_and_arguments(name: str) -> None:
     accepted = _unsloth_signatures()[name.rpartition(".")[2]]
     missing = set(USED_OF_UNSLOTH[name].split()) - set(accepted)
     assert not missing, f"{name} no longer takes {sorted(missing)}"
+
+
+def test_unsloth_knows_exact_names_on_a_gpu_and_without() -> None:
+    """The CPU loader drops that argument; its signature does not name it."""
+    for name in ("unsloth/models/loader.py", "unsloth_zoo/cpu/loader.py"):
+        package, _, inner = name.partition("/")
+        found = importlib.util.find_spec(package)  # imports nothing
+        path = Path(found.submodule_search_locations[0]) / inner
+        assert "use_exact_model_name" in path.read_text("utf-8"), name
 
 
 # --- what the code really passes --------------------------------------------

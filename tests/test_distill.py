@@ -11,6 +11,7 @@ import torch
 from helpers import chat
 from helpers.distill import Objective, distill_student, pair_profile, pair_rows
 from helpers.distill_trainer import PairCollator
+from helpers.features import FeatureTerm
 from helpers.models import load_teacher
 from helpers.profiles import PROFILES
 from helpers.runs import RunError
@@ -93,6 +94,41 @@ def test_chunked_steps_equal_whole_ones(profile, teacher):
         profile, teacher, Objective(temperature=2.0, chunk=7), run="chunked"
     )
     assert whole == pytest.approx(chunked, abs=1e-5)
+
+
+def test_chunked_steps_in_bfloat16(profile, teacher):
+    """Autocast returns float32 states, the head stays in bfloat16."""
+    half = replace(profile, dtype="bfloat16")
+    whole = train(half, teacher, Objective(), run="whole")
+    chunked = train(half, teacher, Objective(chunk=7), run="chunked")
+    assert whole == pytest.approx(chunked, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("objective", "chunk"),
+    [
+        (Objective(), 64),
+        (Objective(chunk=7), 7),
+        (Objective(soft=0.5), None),
+        (Objective(features=FeatureTerm("even", 0.1, "cosine")), None),
+    ],
+)
+def test_chunked_only_where_it_is_possible(objective, chunk):
+    assert objective.chunked(64).chunk == chunk
+
+
+def test_profile_can_ask_for_chunks_and_small_batches(profile, teacher):
+    whole = train(profile, teacher, Objective(), run="whole")
+    spared = replace(profile, kd_chunk=7)
+    assert train(spared, teacher, Objective(), run="spared") == (
+        pytest.approx(whole, abs=1e-5)
+    )
+    pair = pair_profile(PROFILES["full"])
+    before = PROFILES["full"]
+    assert pair.batch_size == 1
+    assert pair.batch_size * pair.gradient_accumulation == (
+        before.batch_size * before.gradient_accumulation
+    )
 
 
 def test_full_cache_equals_the_teacher_in_memory(profile, teacher):

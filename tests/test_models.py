@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from helpers import models
 from helpers.files import ROOT
+from helpers.hub_models import HUB
 from helpers.memory import parameter_counts, peak_memory_mb, weight_bytes
 from helpers.models import (
     ModelError,
@@ -27,6 +29,7 @@ from helpers.models import (
 LAYERS, TARGETS = 2, 7
 FALLBACK = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, "tests")
 import tiny
@@ -199,6 +202,32 @@ def test_add_lora_same_seed_same_adapter(profile):
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher])
+def test_gemma_3_is_refused_in_float16(profile, load):
+    half = replace(profile, dtype="float16", load_in_4bit=False)
+    with pytest.raises(ModelError, match="overflows in float16.*bfloat16"):
+        load(half, profile.student)
+    assert load_teacher(half, profile.teacher).model.dtype == torch.float16
+
+
+def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
+    """And from that repository: Unsloth would take another in its place."""
+    asked = []
+
+    class Fast:
+        @staticmethod
+        def from_pretrained(**options):
+            asked.append(options)
+            raise OSError("no network in a test")
+
+    monkeypatch.setattr(models, "unsloth_backend", lambda: (Fast, "fast"))
+    name = "unsloth/gemma-3-1b-it"
+    with pytest.raises(ModelError, match="no network"):
+        load_student(profile, name)
+    assert asked[0]["revision"] == HUB[name].revision
+    assert asked[0]["use_exact_model_name"] is True
 
 
 def test_add_lora_changes_nothing_before_training(profile):

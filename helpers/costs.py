@@ -1,0 +1,86 @@
+"""How long a run takes and what it costs: estimates, never measurements.
+
+A roofline with one honest knob: the share of a card's peak that real code
+reaches. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from helpers.planner import GIB, weight_bytes
+from helpers.shapes import Shape
+
+COMPUTE_SHARE = 0.35  # of the peak arithmetic, in training
+BANDWIDTH_SHARE = 0.5  # of the peak bandwidth, in generation
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: GiB of memory, dense 16-bit TFLOPS, GB/s (data sheets)."""
+
+    name: str
+    gib: int
+    tflops: float
+    bandwidth: float
+    bfloat16: bool = True
+
+
+CARDS = (
+    Card("RTX 4060", 8, 30, 272),
+    Card("T4", 16, 65, 320, bfloat16=False),
+    Card("L4", 24, 121, 300),
+    Card("RTX 4090", 24, 165, 1008),
+    Card("L40S", 48, 362, 864),
+    Card("A100 80GB", 80, 312, 2039),
+)
+RUNTIME = GIB  # CUDA's own context and fragments: an estimate
+
+
+def active_parameters(shape: Shape) -> int:
+    """Weights that every token passes through: no look-up of embeddings."""
+    return shape.linear + shape.vocabulary * shape.width
+
+
+def training_seconds(
+    shape: Shape,
+    tokens: int,
+    card: Card,
+    *,
+    checkpointing: bool = False,
+    full: bool = False,
+    share: float = COMPUTE_SHARE,
+) -> float:
+    """Seconds to train on `tokens`, all epochs together.
+
+    Two operations a weight and token forward, two for the gradient of the
+    activations, two more where weights are trained (`full`), and the forward
+    pass again with checkpointing.
+    """
+    passes = 4 + 2 * full + 2 * checkpointing
+    operations = passes * active_parameters(shape) * tokens
+    return operations / (card.tflops * 1e12 * share)
+
+
+def generation_seconds(
+    shape: Shape,
+    answers: int,
+    tokens: int,
+    card: Card,
+    *,
+    batch: int,
+    bits: int = 16,
+    share: float = BANDWIDTH_SHARE,
+) -> float:
+    """Seconds to write `answers` of `tokens` each, `batch` at a time.
+
+    Each step reads all weights once and every row's cache (at half its final
+    length on average), or is limited by arithmetic where that is slower.
+    """
+    read = weight_bytes(shape, bits)
+    read += batch * shape.cache_bytes(max(1, tokens // 2))
+    reading = read / (card.bandwidth * 1e9 * share)
+    counted = 2 * active_parameters(shape) * batch
+    counting = counted / (card.tflops * 1e12 * COMPUTE_SHARE)
+    steps = -(-answers // batch) * tokens
+    return steps * max(reading, counting)

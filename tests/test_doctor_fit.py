@@ -1,0 +1,108 @@
+"""What would not fit, and the setting that would; what is fetched."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from helpers import doctor, doctor_fit
+from helpers.doctor_fit import fit_lines, gpu_memory_gib, hub_lines, phases
+from helpers.hub_models import HUB, megabytes_of, revision_of
+from helpers.profiles import PROFILES
+
+FULL = PROFILES["full"]
+
+
+def test_full_profile_fits_24_gb_by_the_plan():
+    """The mission: one 24 GB card instead of 48."""
+    assert [line[0] for line in fit_lines(FULL, 24.0)] == ["OK"] * 4
+
+
+def test_laptop_profile_fits_an_8_gb_card_by_the_plan():
+    lines = list(fit_lines(PROFILES["laptop"], 8.0))
+    assert [line[0] for line in lines] == ["OK"] * 4
+
+
+def test_fit_lines_name_the_setting_that_fits():
+    lines = {line[1]: line for line in fit_lines(FULL, 8.0)}
+    status, _, _, cure = lines["traces"]
+    assert status == "FAIL" and cure.startswith("DISTILL_GENERATION_BATCH=")
+    rows = int(cure.split("=")[1].split()[0])
+    smaller = replace(FULL, generation_batch=rows)
+    assert next(iter(fit_lines(smaller, 8.0)))[0] == "OK"
+    larger = replace(FULL, generation_batch=rows + 1)
+    assert next(iter(fit_lines(larger, 8.0)))[0] == "FAIL"
+
+
+def test_fit_lines_without_any_batch_that_fits():
+    lines = list(fit_lines(FULL, 1.0))
+    assert {line[0] for line in lines} == {"FAIL"}
+    assert "a larger GPU" in lines[0][3]
+
+
+def test_fit_lines_without_a_gpu_say_what_it_takes():
+    lines = list(fit_lines(FULL, None))
+    assert {line[0] for line in lines} == {"INFO"}
+    assert all("of a GPU" in line[2] for line in lines)
+
+
+def test_fit_lines_unknown_model_is_no_failure(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    odd = replace(FULL, teacher=str(tmp_path))
+    (line,) = fit_lines(odd, 24.0)
+    assert line[0] == "INFO" and "'mamba' has not been counted" in line[2]
+
+
+def test_phases_grow_with_their_own_setting():
+    before = {phase.name: phase.gib for phase in phases(FULL, 24.0)}
+    more = replace(FULL, generation_batch=24)
+    after = {phase.name: phase.gib for phase in phases(more, 24.0)}
+    assert after.pop("traces") > before.pop("traces") and after == before
+
+
+def test_hub_lines_name_licences_once_and_gates():
+    gated = replace(FULL, student="google/gemma-3-1b-it")
+    lines = list(hub_lines(gated))
+    texts = [line[2] for line in lines]
+    assert sum("Qwen3-4B-Thinking-2507" in text for text in texts) == 1
+    (gate,) = [line for line in lines if line[1] == "gated"]
+    assert "hf auth login" in gate[3] and "unsloth/gemma-3-1b-it" in gate[3]
+    assert list(hub_lines(PROFILES["mini"])) == []
+
+
+def test_hub_items_are_all_that_the_profiles_fetch():
+    for name in ("laptop", "full"):
+        profile = PROFILES[name]
+        for field in ("teacher", "student", "kd_teacher", "kd_student"):
+            assert getattr(profile, field) in HUB
+        assert profile.problems in HUB
+    for item in HUB.values():
+        assert len(item.revision) == 40 and int(item.revision, 16)
+        assert item.licence and item.megabytes > 0
+
+
+def test_revision_of_a_folder_is_none():
+    assert revision_of("/models/mine") is None
+    assert revision_of("openai/gsm8k") == HUB["openai/gsm8k"].revision
+    both = ["openai/gsm8k", "openai/gsm8k", "/models/mine"]
+    assert megabytes_of(both) == HUB["openai/gsm8k"].megabytes
+
+
+@pytest.mark.parametrize(
+    ("printed", "gib"),
+    [("24564\n", 24564 / 1024), ("", None), ("[N/A]", None)],
+)
+def test_gpu_memory_reads_nvidia_smi(monkeypatch, printed, gib):
+    monkeypatch.setattr(doctor_fit.shutil, "which", lambda name: "smi")
+    done = subprocess.CompletedProcess([], 0, stdout=printed)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: done)
+    assert gpu_memory_gib() == gib
+
+
+def test_fit_checks_leave_mini_alone(monkeypatch):
+    assert list(doctor.fit_checks("mini")) == []
+    monkeypatch.setattr(doctor, "gpu_memory_gib", lambda: 8.0)
+    failed = [c for c in doctor.fit_checks("full") if c.status == "FAIL"]
+    assert failed and all(check.cure for check in failed)

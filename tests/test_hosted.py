@@ -1,0 +1,102 @@
+"""Links and first cell for Colab and Kaggle: written, renewed, harmless."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from helpers import environment, hosted
+from helpers.hosted import NOTEBOOKS, pip_commands, prepare
+
+NAME = "10_scaling_up.ipynb"
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return shutil.copy(NOTEBOOKS / NAME, tmp_path / NAME)
+
+
+def test_prepare_keeps_everything_else(notebook):
+    before = nbformat.read(notebook, as_version=4)
+    prepare(notebook, "me/course")
+    after = nbformat.read(notebook, as_version=4)
+    nbformat.validate(after)
+    assert after.cells[2:] == before.cells[1:]
+    title = after.cells[0].source
+    assert title.startswith(before.cells[0].source.splitlines()[0])
+    assert f"github/me/course/blob/main/notebooks/{NAME}" in title
+    assert "https://github.com/me/course" in after.cells[1].source
+    assert "![" not in title  # no remote images
+
+
+def test_prepare_twice_renews(notebook):
+    prepare(notebook, "me/course")
+    once = notebook.read_text(encoding="utf-8")
+    prepare(notebook, "me/course")
+    assert notebook.read_text(encoding="utf-8") == once
+    prepare(notebook, "you/fork")
+    assert "me/course" not in notebook.read_text(encoding="utf-8")
+
+
+def test_first_cell_does_nothing_elsewhere(tmp_path):
+    cell = hosted.CELL.format(repository="me/course")
+    assert max(map(len, cell.splitlines())) <= 79
+    clean = {"PATH": "", "SYSTEMROOT": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", cell], cwd=tmp_path, env=clean
+    )
+    assert done.returncode == 0 and not list(tmp_path.iterdir())
+
+
+def test_first_cell_fetches_and_installs_on_a_hosted_machine(tmp_path):
+    """git and the installation are stood in for; the order is the cell's."""
+    cell = hosted.CELL.format(repository="me/course")
+    spy = (
+        "import json, os, subprocess\n"
+        "calls = []\n"
+        "def run(command, cwd='.', check=False):\n"
+        "    calls.append([*command[:2], os.path.basename(os.getcwd())])\n"
+        "    if command[0] == 'git':\n"
+        "        os.makedirs('course/notebooks')\n"
+        "subprocess.run = run\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{spy}{cell}\nprint(json.dumps(calls))"],
+        cwd=tmp_path,
+        env={"COLAB_RELEASE_TAG": "1", "PATH": "", "SYSTEMROOT": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [
+        ["git", "clone", tmp_path.name],
+        [sys.executable, "-m", "notebooks"],
+    ]
+
+
+def test_pip_commands_leave_the_server_alone():
+    pins = environment.read_pip_list(
+        environment.REPOSITORY / "environment.yml"
+    )
+    first, second = pip_commands(pins, "python")
+    names = {item.split("==")[0] for item in first if "==" in item}
+    assert {"torch", "transformers", "trl"} <= names
+    assert not names & {"jupyterlab", "ipykernel", "pytest", "unsloth"}
+    assert "--no-deps" in second and "-e ." not in first
+    assert {i.split("==")[0] for i in second if "==" in i} == {
+        "unsloth",
+        "unsloth_zoo",
+    }
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--repository", "https://github.com/me/course"]]
+)
+def test_main_wants_owner_and_name(argv):
+    with pytest.raises(SystemExit):
+        hosted.main(argv)
