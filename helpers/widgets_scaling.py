@@ -19,7 +19,8 @@ from helpers.shapes import known_models, load_shape
 
 TEACHER = "Qwen3-4B-Thinking-2507"
 BITS = {"4 (NF4)": 4, "16 (bfloat16)": 16}
-STYLE = {"description_width": "120px"}
+STYLE = {"description_width": "80px"}
+WIDE = {"width": "390px"}
 
 
 class PlannerExplorer:
@@ -39,7 +40,11 @@ class PlannerExplorer:
         }
         self.controls: dict[str, Any] = {
             name: ipywidgets.Dropdown(
-                options=options, value=value, description=name, style=STYLE
+                options=options,
+                value=value,
+                description=name,
+                style=STYLE,
+                layout=WIDE,
             )
             for name, (options, value) in choices.items()
         }
@@ -50,7 +55,11 @@ class PlannerExplorer:
         }
         self.controls |= {
             name: ipywidgets.SelectionSlider(
-                options=options, value=value, description=name, style=STYLE
+                options=options,
+                value=value,
+                description=name,
+                style=STYLE,
+                layout=WIDE,
             )
             for name, (options, value) in sliders.items()
         }

@@ -219,6 +219,10 @@ def keep_screenshot(page, name: str) -> None:
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
         ("06_feature_distillation", [("layer map", "reversed")]),
+        (
+            "10_scaling_up",
+            [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"],
+        ),
     ],
 )
 def test_slider_moves_the_figure(browser, lab, notebook, controls):
