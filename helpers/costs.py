@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from helpers.planner import GIB, weight_bytes
+from helpers.planner import weight_bytes
 from helpers.shapes import Shape
 
 COMPUTE_SHARE = 0.35  # of the peak arithmetic, in training
 BANDWIDTH_SHARE = 0.5  # of the peak bandwidth, in generation
+STEP_SECONDS = 0.03  # a step of plain `generate` launches its kernels: no
+# step is faster than this. A server with captured graphs is: 0.
+UNPACK_BYTES = 4.0  # bitsandbytes writes and reads each 4-bit weight as 16
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: GiB of memory, dense 16-bit TFLOPS, GB/s (data sheets)."""
+    """A GPU: GiB that nvidia-smi shows, dense 16-bit TFLOPS, GB/s.
+
+    TFLOPS and GB/s are those of the data sheets.
+    """
 
     name: str
-    gib: int
+    gib: float
     tflops: float
     bandwidth: float
     bfloat16: bool = True
@@ -28,13 +34,12 @@ class Card:
 
 CARDS = (
     Card("RTX 4060", 8, 30, 272),
-    Card("T4", 16, 65, 320, bfloat16=False),
-    Card("L4", 24, 121, 300),
+    Card("T4", 15, 65, 320, bfloat16=False),
+    Card("L4", 22.5, 121, 300),
     Card("RTX 4090", 24, 165, 1008),
-    Card("L40S", 48, 362, 864),
+    Card("L40S", 45, 362, 864),
     Card("A100 80GB", 80, 312, 2039),
 )
-RUNTIME = GIB  # CUDA's own context and fragments: an estimate
 
 
 def active_parameters(shape: Shape) -> int:
@@ -70,17 +75,21 @@ def generation_seconds(
     *,
     batch: int,
     bits: int = 16,
+    step: float = STEP_SECONDS,
     share: float = BANDWIDTH_SHARE,
 ) -> float:
     """Seconds to write `answers` of `tokens` each, `batch` at a time.
 
-    Each step reads all weights once and every row's cache (at half its final
-    length on average), or is limited by arithmetic where that is slower.
+    Each step reads all weights once (4-bit ones are unpacked first) and
+    every row's cache, at half its final length on average; or it is limited
+    by arithmetic, or by `step`, the least that a step takes.
     """
     read = weight_bytes(shape, bits)
+    if bits == 4:
+        read += UNPACK_BYTES * shape.linear
     read += batch * shape.cache_bytes(max(1, tokens // 2))
     reading = read / (card.bandwidth * 1e9 * share)
     counted = 2 * active_parameters(shape) * batch
     counting = counted / (card.tflops * 1e12 * COMPUTE_SHARE)
     steps = -(-answers // batch) * tokens
-    return steps * max(reading, counting)
+    return steps * max(reading, counting, step)

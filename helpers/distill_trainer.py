@@ -6,6 +6,8 @@ helpers.distill decides what it is given.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from helpers.backend import unsloth_backend
-from helpers.features import FeatureTerm
+from helpers.features import FeatureTerm, tapped
 from helpers.losses import (
     chunked_kd_loss,
     kd_loss,
@@ -142,18 +144,18 @@ class DistillTrainer(SFTTrainer):
         names = ("input_ids", "attention_mask")
         seen = {name: inputs[name] for name in names} | {"use_cache": False}
         if chunk:  # the last hidden states instead of all the logits
-            seen |= {"logits_to_keep": 1, "output_hidden_states": True}
-        outputs = self.ask_student(model, seen)
-        states = outputs.logits
-        if chunk:  # under autocast outputs come in float32, the head does not
-            head = self.head(self.model)
-            states = outputs.hidden_states[-1].to(head.dtype)
+            seen |= {"logits_to_keep": 1}
+        with self.last_states(model) as own:
+            outputs = self.ask_student(model, seen)
+        states = own.pop() if chunk else outputs.logits
         states, targets, mask = shift_for_next_token(states, inputs["labels"])
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)
-        answer = self.ask_teacher(seen)
+        with self.last_states(self.teacher) as theirs:
+            answer = self.ask_teacher(seen)
         if self.objective.soft:
-            soft = self.soft_loss(states, soft_mask, inputs, answer)
+            kept = theirs.pop() if chunk else getattr(answer, "logits", None)
+            soft = self.soft_loss(states, soft_mask, inputs, kept)
             loss = loss + self.objective.soft * soft * soft_mask.sum()
         loss = loss + self.more_loss(outputs, soft_mask) * soft_mask.sum()
         if num_items_in_batch is None:
@@ -162,6 +164,25 @@ class DistillTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         loss = loss / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    @contextmanager
+    def last_states(self, model: Any) -> Iterator[list[torch.Tensor]]:
+        """The states that the head of a model reads in a forward pass.
+
+        By a hook, in the head's dtype: `output_hidden_states` would keep
+        every layer, and autocast return it in float32. Only for a chunked
+        loss.
+        """
+        found: list[torch.Tensor] = []
+        if model is None or not self.objective.chunk:
+            yield found
+            return
+        dtype = self.head(model).dtype
+        plain = self.accelerator.unwrap_model(model)
+        layers = plain.config.num_hidden_layers
+        with tapped(plain, [layers]) as states:
+            yield found
+        found.append(states[layers].to(dtype))
 
     def ask_student(self, model: Any, seen: dict[str, Any]) -> Any:
         """The student's forward pass."""
@@ -183,9 +204,12 @@ class DistillTrainer(SFTTrainer):
         states: torch.Tensor,
         mask: torch.Tensor,
         inputs: dict[str, torch.Tensor],
-        answer: Any,
+        answer: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Mean divergence from the teacher over `mask`; no gradient there."""
+        """Mean divergence from the teacher over `mask`; no gradient there.
+
+        answer: the teacher's logits, or its last states in chunks.
+        """
         wanted = asdict(self.objective)
         del wanted["soft"], wanted["chunk"], wanted["features"]
         if not self.objective.chunk:
@@ -199,12 +223,12 @@ class DistillTrainer(SFTTrainer):
                 temperature=self.objective.temperature,
             )
         if not self.objective.chunk:
-            theirs = answer.logits[:, :-1, : self.vocabulary]
+            theirs = answer[:, :-1, : self.vocabulary]
             return kd_loss(states, theirs, mask, **wanted)
         return chunked_kd_loss(
             states,
             self.head(self.model)[: self.vocabulary],
-            answer.hidden_states[-1][:, :-1],
+            answer[:, :-1],
             self.head(self.teacher)[: self.vocabulary],
             mask,
             chunk=self.objective.chunk,

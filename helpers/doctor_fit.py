@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from helpers.hub_models import HUB, megabytes_of
 from helpers.planner import GIB, PROMPT, PlanError, load_shape, plan_memory
 from helpers.profiles import Profile
 
+WIDE = {"float32": 32, "bfloat16": 16, "float16": 16}
 SPARE = 1.0  # GiB for the libraries and CUDA's own context
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One step of the course: what it needs, and what makes it smaller."""
-
-    name: str
-    gib: float
-    setting: str
-    fitting: int | None  # the largest value of `setting` that fits
 
 
 def gpu_memory_gib() -> float | None:
@@ -44,54 +35,54 @@ def gpu_memory_gib() -> float | None:
         return None
 
 
-def phases(profile: Profile, available: float) -> Iterator[Phase]:
-    """Traces, training, evaluation and logit distillation of a profile."""
-    answer = PROMPT + profile.max_new_tokens
-    bits = 4 if profile.teacher_in_4bit else 16
-    asking = {"method": "generate", "length": answer}
+def phases(profile: Profile) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """(phase, model, setting of its batch, options of `plan_memory`)."""
+    bits = 4 if profile.load_in_4bit else WIDE[profile.dtype]
     training = {
-        "bits": 4 if profile.load_in_4bit else 16,
+        "bits": bits,
         "rank": profile.rank,
         "length": profile.max_length,
         "checkpointing": profile.gradient_checkpointing,
     }
-    logit = {
-        "method": "logit_chunked" if profile.kd_chunk else "logit",
-        "chunk": profile.kd_chunk or 1,
-        "teacher": load_shape(profile.kd_teacher),
-        "teacher_bits": bits,
+    asking = {
+        "method": "generate",
+        "length": PROMPT + profile.max_new_tokens,
     }
-    for name, model, setting, options in (
+    teacher_bits = 4 if profile.teacher_in_4bit else WIDE[profile.dtype]
+    pair = {"teacher": profile.kd_teacher, "teacher_bits": teacher_bits}
+    whole = training | pair | {"method": "logit"}
+    chunks = whole | {"method": "logit_chunked", "chunk": profile.kd_chunk}
+    student, kd = profile.student, profile.kd_student
+    found = [
         (
             "traces",
             profile.teacher,
             "generation_batch",
-            asking | {"bits": bits},
+            asking | {"bits": teacher_bits},
         ),
-        ("training", profile.student, "batch_size", training),
-        (
-            "evaluation",
-            profile.student,
-            "evaluation_batch",
-            asking | {"bits": training["bits"]},
-        ),
-        (
-            "logits",
-            profile.kd_student,
-            "kd_batch_size",
-            training | logit,
-        ),
-    ):
-        shape, batch = load_shape(model), getattr(profile, setting)
+        ("training", student, "batch_size", training),
+        ("evaluation", student, "evaluation_batch", asking | {"bits": bits}),
+    ]
+    if profile.kd_chunk:
+        found.append(("logits, chunked", kd, "kd_batch_size", chunks))
+    return [*found, ("logits, at once", kd, "kd_batch_size", whole)]
 
-        def needs(
-            rows: int, shape: object = shape, options: dict = options
-        ) -> float:
-            plan = plan_memory(shape, batch=rows, **options)
-            return plan.total / GIB + SPARE
 
-        fits = [n for n in range(batch, 0, -1) if needs(n) <= available]
-        yield Phase(name, needs(batch), setting, fits[0] if fits else None)
+def measure_phase(
+    profile: Profile, model: str, setting: str, options: dict[str, Any]
+) -> Callable[[int], float]:
+    """GiB that a phase needs, as a function of its rows at once.
+
+    Raises PlanError for a model that cannot be planned.
+    """
+    shape, options = load_shape(model), dict(options)
+    if "teacher" in options:
+        options["teacher"] = load_shape(options["teacher"])
+
+    def needs(rows: int) -> float:
+        return plan_memory(shape, batch=rows, **options).total / GIB + SPARE
+
+    return needs
 
 
 Line = tuple[str, str, str, str]  # status, name, text, cure
@@ -99,23 +90,43 @@ Line = tuple[str, str, str, str]  # status, name, text, cure
 
 def fit_lines(profile: Profile, available: float | None) -> Iterator[Line]:
     """A line for each phase; available: GiB, None where there is no GPU."""
-    try:
-        for phase in phases(profile, available or 0.0):
-            text = f"{phase.gib:.1f} GiB at most (estimated)"
-            if available is None:
-                yield "INFO", phase.name, f"{text}, of a GPU", ""
-                continue
+    for name, model, setting, options in phases(profile):
+        rows = getattr(profile, setting)
+        if setting == "kd_batch_size":
+            rows = min(rows, profile.batch_size)  # as `pair_profile` does
+        try:
+            needs = measure_phase(profile, model, setting, options)
+            gib = needs(rows)
+        except PlanError as error:
+            yield "INFO", name, str(error).rstrip("."), ""
+            continue
+        text = f"{gib:.1f} GiB at most (estimated)"
+        if available is None:
+            yield "INFO", name, f"{text}, of a GPU", ""
+        elif gib <= available:
+            yield "OK", name, f"{text}, {available:.1f} are there", ""
+        else:
             text += f", {available:.1f} are there"
-            if phase.gib <= available:
-                yield "OK", phase.name, text, ""
-                continue
-            cure = "use a smaller profile or model, or a larger GPU"
-            if phase.fitting:
-                name = f"DISTILL_{phase.setting.upper()}"
-                cure = f"{name}={phase.fitting} fits"
-            yield "FAIL", phase.name, text, cure
-    except PlanError as error:
-        yield "INFO", "memory plan", str(error).rstrip("."), ""
+            fitting = [n for n in range(rows, 0, -1) if needs(n) <= available]
+            yield too_large(profile, name, text, setting, fitting)
+
+
+def too_large(
+    profile: Profile, name: str, text: str, setting: str, fitting: list[int]
+) -> Line:
+    """What to do about a phase that does not fit."""
+    if name == "logits, at once":  # one arm of several, none of the mission
+        text += "; the cached, mixed and feature arms need that"
+        return "INFO", name, text, "a shorter DISTILL_MAX_LENGTH for these"
+    if not fitting:
+        cure = "use a smaller profile or model, or a larger GPU"
+        return "FAIL", name, text, cure
+    cure = f"DISTILL_{setting.upper()}={fitting[0]}"
+    if setting == "batch_size":
+        step = profile.batch_size * profile.gradient_accumulation
+        more = -(-step // fitting[0])
+        cure += f" with DISTILL_GRADIENT_ACCUMULATION={more}"
+    return "FAIL", name, text, f"{cure} fits"
 
 
 def hub_lines(profile: Profile) -> Iterator[Line]:

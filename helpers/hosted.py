@@ -33,10 +33,10 @@ import subprocess
 import sys
 
 if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
-    address = "https://github.com/{repository}"
-    if not os.path.isdir("course"):
+    if not os.path.isdir("../helpers"):  # the first time
+        address = "https://github.com/{repository}"
         subprocess.run(["git", "clone", address, "course"], check=True)
-    os.chdir("course/notebooks")
+        os.chdir("course/notebooks")
     sys.path.insert(0, os.path.abspath(".."))
     install = [sys.executable, "-m", "helpers", "hosted", "--install"]
     subprocess.run(install, cwd="..", check=True)"""

@@ -1,7 +1,8 @@
 """The numbers of a model's config that decide memory and time.
 
 Standard library only. The counts of `kept_per_token` were taken from what
-PyTorch keeps for the backward pass; notebook 10 repeats that.
+PyTorch keeps for the backward pass: notebook 10 repeats that for Gemma, a
+test for Qwen3 too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.environment import REPOSITORY
+from helpers.hub_models import revision_of
 
 CONFIGS = REPOSITORY / "data" / "configs"
 NORMED_HEADS = ("qwen3", "gemma3_text")  # norms on queries and keys
@@ -158,6 +160,12 @@ def load_shape(name: str) -> Shape:
     kilobytes. Raises PlanError when there is none to be had.
     """
     folder, shipped = Path(name), CONFIGS / f"{Path(name).name}.json"
+    local = folder.is_absolute() or name.startswith(".")
+    if local and not (folder / "config.json").is_file():
+        raise PlanError(
+            f"{folder.name}: no config.json in that folder. Name a Hugging "
+            "Face model folder, or a hub id."
+        )
     if (folder / "config.json").is_file():
         path = folder / "config.json"
     elif shipped.is_file():
@@ -180,7 +188,9 @@ def from_hub(name: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(name, "config.json"))
+        return Path(
+            hf_hub_download(name, "config.json", revision=revision_of(name))
+        )
     except Exception as error:  # the hub raises many kinds
         raise PlanError(
             f"no config for {name!r} ({type(error).__name__}). Give a folder "

@@ -114,6 +114,7 @@ class PlannerExplorer:
             plan = self.plan()
         except PlanError as error:
             self.status.value = str(error)
+            self.picture.value = b""
             return
         self.status.value = f"<b>{self.words(plan)}</b>"
         self.picture.value = self.png(plan)

@@ -194,5 +194,16 @@ def test_generation_seconds_weights_are_read_once_a_step():
         generation_seconds(QWEN, 8, 100, card, batch=batch) for batch in (1, 8)
     )
     assert 6 < one / eight < 8  # eight rows in one step, with eight caches
-    few = generation_seconds(QWEN, 9, 100, card, batch=8)
+    few = generation_seconds(QWEN, 9, 100, card, batch=8, step=0)
     assert few == pytest.approx(2 * eight)  # a ninth answer: a second batch
+
+
+def test_generation_seconds_have_a_floor_and_pay_for_unpacking():
+    card = CARDS[-1]
+    plain = generation_seconds(QWEN, 8, 100, card, batch=8)
+    assert plain == pytest.approx(100 * 0.03)  # launches alone
+    packed, wide = (
+        generation_seconds(QWEN, 8, 100, card, batch=8, bits=bits, step=0)
+        for bits in (4, 16)
+    )
+    assert packed > wide
