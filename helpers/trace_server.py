@@ -3,11 +3,17 @@
 Anything that speaks OpenAI's chat-completions protocol will do. The file,
 its order and its resume are those of helpers.traces; only who answers is
 another. The server applies the chat template and counts the tokens.
+
+`transformers serve` computes one answer after another and has one random
+generator for all of them: with --concurrency 1 the same seed gives the same
+file, with more the answers are as good but not repeatable. It loads one model
+and wants that very name in --model: a folder is spelled as it was started.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,16 +125,31 @@ def run_anywhere(work: Any) -> Any:
 def request(
     server: Server, messages: chat.Messages, profile: Profile, seed: int
 ) -> dict[str, Any]:
-    """The body of one request; top_k is an extension most servers know."""
-    body = {
+    """The body of one request; top_k is an extension most servers know.
+
+    It is sent even when it is 0 (off): a server that hears nothing takes the
+    value in the model's generation_config.json.
+    """
+    return {
         "model": server.model,
         "messages": messages,
         "temperature": profile.temperature,
         "top_p": profile.top_p,
+        "top_k": profile.top_k,
         "max_tokens": profile.max_new_tokens,
         "seed": seed,
     }
-    return body | ({"top_k": profile.top_k} if profile.top_k > 0 else {})
+
+
+def other_words(body: dict[str, Any]) -> dict[str, Any]:
+    """The same request for `transformers serve`, which refuses `top_k`.
+
+    It takes a generation configuration as text, and whether to sample from
+    there alone: a temperature does not switch sampling on.
+    """
+    sampling = {"do_sample": body["temperature"] > 0, "top_k": body["top_k"]}
+    rest = {key: value for key, value in body.items() if key != "top_k"}
+    return rest | {"generation_config": json.dumps(sampling)}
 
 
 async def persist(
@@ -156,6 +177,9 @@ async def persist(
 async def once(client: httpx.AsyncClient, body: dict) -> Completion:
     """One request; BadReply for what another try may cure."""
     reply = await client.post("chat/completions", json=body)
+    if reply.status_code == 422 and "top_k" in reply.text:
+        body = other_words(body)
+        reply = await client.post("chat/completions", json=body)
     if reply.status_code in BUSY:
         raise BadReply(
             f"status {reply.status_code} on every try. Lower --concurrency, "
@@ -186,15 +210,19 @@ def read_reply(reply: httpx.Response) -> Completion:
     thought = message.get("reasoning_content") or message.get("reasoning")
     if reason not in ("stop", "length") or not (text or thought):
         raise BadReply(f"an empty or broken-off answer ({reason!r}).")
-    return Completion(with_thought(text, thought), tokens, reason)
+    cut = reason == "length"
+    return Completion(with_thought(text, thought, cut=cut), tokens, reason)
 
 
-def with_thought(text: str, thought: str | None) -> str:
+def with_thought(text: str, thought: str | None, *, cut: bool = False) -> str:
     """The thought in its tags, however the server hands it over.
 
     Some give it apart; a template that opens `<think>` itself leaves only
-    the closing tag in the text.
+    the closing tag in the text. A thought that the token limit `cut` before
+    the answer began stays open, as the local backend leaves it.
     """
+    if thought and cut and not text:
+        return chat.THINK_OPEN + thought.strip()
     if thought:
         return f"{chat.THINK_OPEN}{thought.strip()}\n</think>\n\n{text}"
     if "</think>" in text and not text.lstrip().startswith("<think>"):

@@ -333,6 +333,11 @@ def test_thoughts_come_in_three_ways(text, thought, wanted):
     assert with_thought(text, thought) == wanted
 
 
+def test_with_thought_leaves_a_cut_thought_open():
+    assert with_thought("", "6 + ", cut=True) == "<think>\n6 +"
+    assert with_thought("It", "6", cut=True) == "<think>\n6\n</think>\n\nIt"
+
+
 def test_works_where_a_loop_is_running_as_in_a_notebook(tmp_path):
     import asyncio
 

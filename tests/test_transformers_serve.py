@@ -1,0 +1,181 @@
+"""helpers.trace_server against a real `transformers serve` on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+
+from helpers.models import load_teacher
+from helpers.problems import load_problems
+from helpers.profiles import PROFILES
+from helpers.trace_files import load_traces
+from helpers.trace_server import CHUNKS, Server, ServerError, other_words
+from helpers.traces import generate_traces, server_traces
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="it ends a whole process group"
+    ),
+]
+MINI = PROFILES["mini"]
+DEADLINE = 90.0  # seconds for a server to load and answer
+PROBLEMS = load_problems("mini", "test", limit=8)
+
+
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def wait_until_ready(port: int, server: Any, log: Path) -> None:
+    """Return when it answers; fail when it has ended or takes too long."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            url = f"http://127.0.0.1:{port}/health"
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"no answer in {DEADLINE} s: {log.read_text()[-3000:]}")
+
+
+@contextmanager
+def transformers_serve(folder: Path) -> Iterator[tuple[Server, Any]]:
+    """The mini teacher behind `transformers serve`, and its process."""
+    port, log = free_port(), folder / "serve.log"
+    command = [sys.executable, "-m", "transformers.cli.transformers"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "serve", MINI.teacher, *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            start_new_session=True,
+        )
+    try:
+        wait_until_ready(port, process, log)
+        url = f"http://127.0.0.1:{port}/v1"
+        yield (
+            Server(url, MINI.teacher, concurrency=1, tries=2, pause=0.02),
+            process,
+        )
+    finally:
+        kill(process)
+
+
+def kill(process: Any) -> None:
+    """End the server and all it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+def ask(server: Server, path: Path, **changes: Any) -> list[dict]:
+    profile = replace(MINI, **changes)
+    return list(
+        server_traces(PROBLEMS, server, path, profile=profile, progress=False)
+    )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("serve")
+    with transformers_serve(folder) as (server, _):
+        yield server
+
+
+def test_server_traces_are_those_of_the_local_teacher(served, tmp_path):
+    """Greedy, so that text, tokens and reasons must agree word for word."""
+    there = ask(served, tmp_path / "there.jsonl", temperature=0.0)
+    teacher = load_teacher(MINI)
+    here = generate_traces(
+        PROBLEMS,
+        teacher.model,
+        teacher.tokenizer,
+        tmp_path / "here.jsonl",
+        profile=replace(MINI, temperature=0.0),
+        progress=False,
+    )
+    assert [row["id"] for row in there] == [row["id"] for row in PROBLEMS]
+    for ours, theirs in zip(here, there, strict=True):
+        for name in ("qwen3_answer", "finish_reason", "completion_tokens"):
+            assert ours[name] == theirs[name], name
+    assert sum(row["correct"] for row in there) >= 6
+
+
+def test_server_traces_sample_by_seed(served, tmp_path):
+    """Its `top_k` is refused, so the sampling is said in other words."""
+    first = ask(served, tmp_path / "one.jsonl", temperature=1.5)
+    again = ask(served, tmp_path / "two.jsonl", temperature=1.5)
+    assert first == again
+    greedy = ask(served, tmp_path / "k.jsonl", temperature=1.5, top_k=1)
+    coldest = ask(served, tmp_path / "greedy.jsonl", temperature=0.0)
+    texts = [
+        [row["qwen3_answer"] for row in rows]
+        for rows in (first, greedy, coldest)
+    ]
+    assert texts[0] != texts[2]  # a temperature does sample
+    assert texts[1] == texts[2]  # and top_k is heard: 1 is greedy
+
+
+def test_server_traces_leave_a_cut_thought_open(served, tmp_path):
+    (row, *_) = ask(served, tmp_path / "cut.jsonl", max_new_tokens=6)
+    assert row["qwen3_answer"].startswith("<think>\n")
+    assert "</think>" not in row["qwen3_answer"]
+    assert row["finish_reason"] == "length" and row["completion_tokens"] == 6
+
+
+def kill_at(count: int, path: Path, process: Any) -> None:
+    """Kill the server as soon as the file holds so many answers."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return kill(process)
+        time.sleep(0.01)
+
+
+def test_server_traces_continue_after_the_server_was_killed(tmp_path):
+    path, whole = tmp_path / "traces.jsonl", tmp_path / "whole.jsonl"
+    with transformers_serve(tmp_path) as (server, process):
+        killer = Thread(target=kill_at, args=(CHUNKS, path, process))
+        killer.start()
+        with pytest.raises(ServerError, match="Is the server running"):
+            ask(server, path)
+        killer.join()
+    before = path.read_bytes()
+    assert before.count(b"\n") == CHUNKS < len(PROBLEMS)
+    with transformers_serve(tmp_path) as (server, _):
+        ask(server, path)
+        ask(server, whole)
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes() == whole.read_bytes()  # none lost, none doubled
+    assert len(load_traces(path)) == len(PROBLEMS)
+
+
+def test_other_words_keep_greedy_greedy():
+    body = {"model": "m", "temperature": 0.0, "top_k": 20, "seed": 3}
+    said = other_words(body)
+    assert json.loads(said.pop("generation_config")) == {
+        "do_sample": False,
+        "top_k": 20,
+    }
+    assert said == {"model": "m", "temperature": 0.0, "seed": 3}
