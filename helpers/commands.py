@@ -35,7 +35,7 @@ COMMANDS = {
         bare=True,
     ),
     "traces": Command(
-        "helpers.traces:main", "let the teacher answer the problems"
+        "helpers.trace_command:main", "let the teacher answer the problems"
     ),
     "sft": Command("helpers.sft:main", "train the student on the traces"),
     "distill": Command(

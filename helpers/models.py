@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from helpers import chat
+from helpers import chat, parallel
 from helpers.backend import first_line, quiet, unsloth_backend
 from helpers.hub_models import revision_of
 from helpers.profiles import Profile
@@ -74,14 +74,13 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
     options: dict[str, Any] = {"dtype": getattr(torch, profile.dtype)}
     if profile.teacher_in_4bit and name == profile.teacher:
         options["quantization_config"] = nf4_config(profile)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         revision = revision_of(name)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
-            device_map=device,
+            device_map=parallel.device(),
             use_safetensors=True,
             **options,
         )
@@ -178,11 +177,10 @@ def load_plain(reason: str, profile: Profile, name: str) -> Loaded:
     options: dict[str, Any] = {"dtype": getattr(torch, profile.dtype)}
     if profile.load_in_4bit:
         options["quantization_config"] = nf4_config(profile)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
-        device_map=device,
+        device_map=parallel.device(),
         use_safetensors=True,
         **options,
     )

@@ -25,6 +25,15 @@ def first() -> bool:
     return rank() == 0
 
 
+def device() -> str:
+    """Where this process loads its models: a GPU of its own, or the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+
+
 def wait() -> None:
     """Wait until every process has come here; at once if there is one."""
     if world() > 1:

@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 from helpers import chat, parallel
 from helpers.answers import is_correct
-from helpers.commands import command_parser
 from helpers.generate import Completion, Sampling, chunks, generate
 from helpers.memory import weights_hash
-from helpers.profiles import Profile, get_profile
+from helpers.profiles import Profile
 from helpers.trace_files import (
     FIELDS,
     TraceFileError,
@@ -248,40 +247,3 @@ def answer_chunk(
         batch_size=profile.generation_batch,
         progress="teacher" if progress else None,
     )
-
-
-def main(argv: list[str]) -> int:
-    """`python3 -m helpers traces`."""
-    from helpers.models import load_teacher
-    from helpers.problems import load_problems
-
-    parser = command_parser("traces", __doc__)
-    parser.add_argument("--limit", type=int, help="number of problems")
-    parser.add_argument("--output", type=Path, help="the trace file")
-    parser.add_argument("--server", help="an OpenAI-compatible URL, .../v1")
-    parser.add_argument("--model", help="the teacher's name on that server")
-    parser.add_argument("--concurrency", type=int, default=16)
-    options = parser.parse_args(argv)
-    if bool(options.server) != bool(options.model):
-        parser.error("--server and --model belong together")
-    profile = get_profile(options.profile)
-    problems = load_problems(
-        profile.problems, "train", limit=options.limit or profile.traces
-    )
-    path = options.output or profile.traces_path
-    if options.server:
-        server = Server(
-            options.server, options.model, concurrency=options.concurrency
-        )
-        traces = server_traces(
-            problems, server, path, profile=profile, seed=options.seed
-        )
-    else:
-        teacher = load_teacher(profile)
-        traces = shared_traces(
-            problems, teacher, path, profile=profile, seed=options.seed
-        )
-    if parallel.first():
-        for name, value in audit_traces(traces).items():
-            print(f"{name:>22}  {value}")
-    return 0

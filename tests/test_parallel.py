@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from helpers import parallel
+from helpers.files import DATA
 from helpers.sft import sft_config
 from helpers.trace_files import TraceFileError, load_traces
 from helpers.trace_resume import merge_parts, part_path
@@ -54,6 +55,34 @@ def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
     name = "sft" if job == "sft" else "logit"
     left = sorted(path.name for path in (tmp_path / "two" / name).iterdir())
     assert left == ["epoch_1", "epoch_2", "final", "log.json", "run.json"]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    assert parallel.device() == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert parallel.device() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert parallel.device() == "cuda:3"
+
+
+def test_accelerate_reads_the_shipped_configuration():
+    from accelerate.commands.config.config_args import (
+        load_config_from_file,
+    )
+    from accelerate.commands.launch import (
+        _validate_launch_command,
+        launch_command_parser,
+    )
+
+    path = str(DATA / "accelerate" / "ddp.yaml")
+    config = load_config_from_file(path)
+    assert config.distributed_type == "MULTI_GPU"
+    line = ["--config_file", path, "-m", "helpers", "sft"]
+    args = launch_command_parser().parse_args(line)
+    found = _validate_launch_command(args)[0]
+    assert found.multi_gpu and found.num_processes == 2
+    assert found.mixed_precision == "bf16" and found.module
+    assert found.training_script_args == ["sft"]
 
 
 def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
