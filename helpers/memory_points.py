@@ -67,6 +67,7 @@ FITTED = (
     Point(QWEN, "logit", teacher=QWEN),
     Point(QWEN, "logit", teacher="Qwen3-1.7B"),
     Point(QWEN, "logit_chunked", chunk=64, teacher="Qwen3-1.7B"),
+    Point(QWEN, "logit_chunked", batch=2, teacher=QWEN),
     Point(QWEN, "generate", bits=16, batch=16, prompt=248),
     Point(QWEN, "generate", batch=8, length=512, prompt=504),
     Point(SMALL, "generate", bits=16, batch=16, length=1024, prompt=1016),
@@ -77,8 +78,12 @@ HELD_OUT = (
     Point("DeepSeek-R1-Distill-Qwen-1.5B", length=192, checkpointing=True),
     Point(SMOL, rank=32, batch=8, checkpointing=True),
     Point(SMALL, "logit", length=192, teacher="gemma-3-1b-it"),
-    Point(QWEN, "logit_chunked", batch=2, teacher=QWEN),
     Point("gemma-3-1b-it", "generate", batch=8, length=512, prompt=504),
+    Point(SMALL, length=1536),
+    Point("gemma-3-1b-it", length=2048, checkpointing=True),
+    Point(
+        QWEN, "logit_chunked", length=2048, checkpointing=True, teacher=QWEN
+    ),
 )
 POINTS = FITTED + HELD_OUT
 

@@ -29,6 +29,7 @@ CHUNK = 256  # positions whose logits exist at once: TRL's default
 WEIGHT_BYTES = {4: 0.5 + 1 / 64 + 4 / (64 * 256), 16: 2.0, 32: 4.0}
 LOGIT_BYTES = 16  # float32 four times: logits, log-softmax, gradients
 KD_LOGIT_BYTES = 36  # the same for two models, and their difference
+KD_CHUNK_BYTES = 25  # in chunks nothing is converted for a whole batch
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def plan_memory(
         kept = 2 * shape.width * shape.layers + layer
     kept += 2 * 2 * shape.width  # the last norm
     seen = tokens if method == "logit" else min(chunk, tokens)
-    per_logit = LOGIT_BYTES if method == "sft" else KD_LOGIT_BYTES
+    per_logit = {"sft": LOGIT_BYTES, "logit": KD_LOGIT_BYTES}.get(
+        method, KD_CHUNK_BYTES
+    )
     taught = teacher is not None and method != "sft"
     return Plan(
         weights=weights,

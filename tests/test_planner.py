@@ -76,7 +76,7 @@ def test_plan_memory_logits_hold_both_models():
     chunked = plan_memory(
         QWEN, method="logit_chunked", length=512, teacher=teacher, chunk=64
     )
-    assert chunked.logits * 8 == plan.logits
+    assert chunked.logits == 25 * 64 * 151_936
 
 
 def test_plan_memory_generation_is_weights_and_cache():
@@ -191,7 +191,8 @@ def test_training_seconds_by_hand():
 def test_generation_seconds_weights_are_read_once_a_step():
     card = CARDS[2]
     one, eight = (
-        generation_seconds(QWEN, 8, 100, card, batch=batch) for batch in (1, 8)
+        generation_seconds(QWEN, 8, 100, card, batch=batch, step=0)
+        for batch in (1, 8)
     )
     assert 6 < one / eight < 8  # eight rows in one step, with eight caches
     few = generation_seconds(QWEN, 9, 100, card, batch=8, step=0)
