@@ -34,6 +34,11 @@ def device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
+def sharded() -> bool:
+    """Whether the launcher was told to split the model itself (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def wait() -> None:
     """Wait until every process has come here; at once if there is one."""
     if world() > 1:

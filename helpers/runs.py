@@ -95,9 +95,15 @@ def open_run(
 ) -> Path | None:
     """Prepare the run's folder; the checkpoint to resume from, if any.
 
-    Raises RunError when the folder holds a run with other settings. Of
-    several processes the first one alone deletes and writes.
+    Raises RunError when the folder holds a run with other settings, and
+    under FSDP. Of several processes the first one alone deletes and writes.
     """
+    if parallel.sharded():
+        raise RunError(
+            "under FSDP each process would hold a piece of the adapter, and "
+            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
+            "student in 4 bits fits on each GPU."
+        )
     if parallel.first():
         prepare_run(folder, settings, overwrite)
     parallel.wait()

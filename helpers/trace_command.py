@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
             problems,
             path,
             profile=profile,
-            tensor_parallel=options.tensor_parallel or 1,
+            gpus=options.tensor_parallel or 1,
             seed=options.seed,
         )
     else:

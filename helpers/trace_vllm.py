@@ -9,13 +9,14 @@ an environment of its own, and is started there from the course's folder:
     vllm-env/bin/python -m helpers.trace_vllm --profile full
 
 which is `python3 -m helpers traces --engine vllm` without our environment.
-The teacher is loaded in the profile's dtype, never in 4 bits.
+The teacher is loaded in the profile's dtype, never in 4 bits. We ran it with
+vLLM 0.32.0 built for CPUs, never on a GPU or with more than one.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def vllm_traces(
     path: Path,
     *,
     profile: Profile,
-    tensor_parallel: int = 1,
+    gpus: int = 1,
     seed: int = 7,
     progress: bool = True,
 ) -> Any:
@@ -61,6 +62,9 @@ def vllm_traces(
     under a launcher of several processes, ModelError for a teacher that is
     none, TraceFileError as `generate_traces` does.
     """
+    from transformers import AutoTokenizer
+
+    from helpers.models import check_model_id
     from helpers.traces import teacher_messages, write_traces
 
     if parallel.world() > 1:
@@ -68,52 +72,43 @@ def vllm_traces(
             "vLLM starts its own processes. Start it once, without a "
             f"launcher, with --tensor-parallel {parallel.world()}."
         )
-    tokenizer = load_tokenizer(profile)
-    prompts = [
-        chat.render(
-            teacher_messages(problem["question"], profile),
-            tokenizer,
-            generate=True,
-        )
-        for problem in problems
-    ]
-    ask: Callable[..., list[Completion]] | None = None
+    name = check_model_id(profile.teacher)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision_of(name))
+    asked = [teacher_messages(row["question"], profile) for row in problems]
+    prompts = [chat.prompt_ids(messages, tokenizer) for messages in asked]
+
+    @cache
+    def engine() -> Any:  # loaded when the first answer is missing
+        return start_engine(profile, max(map(len, prompts)), gpus)
 
     def answer(chunk: list[dict], number: int) -> list[Completion]:
-        nonlocal ask
-        if ask is None:
-            ask = start_engine(profile, tokenizer, prompts, tensor_parallel)
         first = number * CHUNK
         seeds = [seed * 100_003 + first + i for i in range(len(chunk))]
-        return ask(prompts[first : first + len(chunk)], seeds, progress)
+        outputs = engine().generate(
+            [
+                {"prompt_token_ids": ids}
+                for ids in prompts[first : first + len(chunk)]
+            ],
+            sampling_params(profile, tokenizer, seeds),
+            use_tqdm=progress,
+        )
+        return [
+            read_output(output.outputs[0], messages, tokenizer)
+            for output, messages in zip(outputs, asked[first:], strict=False)
+        ]
 
     record = vllm_record(profile, seed)
     return write_traces(problems, path, answer, record=record, size=CHUNK)
 
 
-def load_tokenizer(profile: Profile) -> Any:
-    """The teacher's, as the local backend loads it."""
-    from transformers import AutoTokenizer
+def start_engine(profile: Profile, longest: int, gpus: int) -> Any:
+    """The teacher in vLLM, for prompts of at most `longest` tokens.
 
-    from helpers.models import LOAD_ERRORS, check_model_id, load_error
-
-    name = check_model_id(profile.teacher)
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision_of(name))
-    except LOAD_ERRORS as error:
-        raise load_error(name, error) from error
-
-
-def start_engine(
-    profile: Profile, tokenizer: Any, prompts: list[str], tensor_parallel: int
-) -> Callable[[list[str], list[int], bool], list[Completion]]:
-    """Load the teacher; a function from prompts and seeds to completions.
-
-    The context is as long as the longest prompt and answer ask for, so that
-    a model made for very long ones fits beside its cache.
+    The context is no longer than needed: that of a model made for very long
+    ones would not fit beside its weights. Raises EngineError without vLLM.
     """
     try:
-        from vllm import LLM, SamplingParams
+        from vllm import LLM
     except ImportError as error:
         raise EngineError(
             f"vLLM cannot be imported here ({error}). Make an environment of "
@@ -122,54 +117,50 @@ def start_engine(
             "`vllm-env/bin/python -m helpers.trace_vllm` with the options of "
             "`traces`."
         ) from error
-    longest = max(len(chat.encode_text(text, tokenizer)) for text in prompts)
-    engine = LLM(
+    return LLM(
         profile.teacher,
         revision=revision_of(profile.teacher),
         dtype=profile.dtype,
-        tensor_parallel_size=tensor_parallel,
+        tensor_parallel_size=gpus,
         max_model_len=longest + profile.max_new_tokens,
     )
+
+
+def sampling_params(
+    profile: Profile, tokenizer: Any, seeds: list[int]
+) -> list[Any]:
+    """One a request; tokens stay tokens, `completion_text` decodes them."""
+    from vllm import SamplingParams
+
     turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)[0]
-
-    def ask(
-        texts: list[str], seeds: list[int], progress: bool
-    ) -> list[Completion]:
-        encoded = [chat.encode_text(text, tokenizer) for text in texts]
-        for ids in encoded:
-            chat.check_single_bos(ids, tokenizer)
-        outputs = engine.generate(
-            [{"prompt_token_ids": ids} for ids in encoded],
-            [
-                SamplingParams(
-                    temperature=profile.temperature,
-                    top_p=profile.top_p,
-                    top_k=profile.top_k,
-                    max_tokens=profile.max_new_tokens,
-                    seed=seed,
-                    stop_token_ids=[turn],
-                    detokenize=False,  # completion_text does it
-                )
-                for seed in seeds
-            ],
-            use_tqdm=progress,
+    return [
+        SamplingParams(
+            temperature=profile.temperature,
+            top_p=profile.top_p,
+            top_k=profile.top_k,
+            max_tokens=profile.max_new_tokens,
+            seed=seed,
+            stop_token_ids=[turn],
+            detokenize=False,
         )
-        return [
-            read_output(output.outputs[0], text, tokenizer)
-            for output, text in zip(outputs, texts, strict=True)
-        ]
-
-    return ask
+        for seed in seeds
+    ]
 
 
-def read_output(output: Any, prompt: str, tokenizer: Any) -> Completion:
-    """One of vLLM's outputs as the local backend would have given it."""
+def read_output(
+    output: Any, messages: chat.Messages, tokenizer: Any
+) -> Completion:
+    """One of vLLM's outputs as the local backend would have given it.
+
+    Raises EngineError for an answer that neither ended nor met the limit.
+    """
     if output.finish_reason not in ("stop", "length"):
         raise EngineError(
             f"vLLM broke an answer off ({output.finish_reason!r}). Start the "
             "same command again; it continues with that chunk."
         )
     ids = list(output.token_ids)
+    prompt = chat.render(messages, tokenizer, generate=True)
     text = chat.completion_text(ids, prompt, tokenizer)
     return Completion(text, len(ids), output.finish_reason)
 

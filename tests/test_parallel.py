@@ -13,6 +13,7 @@ import tiny
 
 from helpers import parallel
 from helpers.files import DATA
+from helpers.runs import RunError, open_run
 from helpers.sft import sft_config
 from helpers.trace_files import TraceFileError, load_traces
 from helpers.trace_resume import merge_parts, part_path
@@ -63,6 +64,13 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert parallel.device() == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert parallel.device() == "cuda:3"
+
+
+def test_open_run_refuses_a_sharded_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RunError, match="FSDP.*ddp.yaml"):
+        open_run(tmp_path / "run", {}, overwrite=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_accelerate_reads_the_shipped_configuration():

@@ -1,4 +1,4 @@
-"""The vLLM backend against a double; the engine itself was not run here.
+"""The vLLM backend against a double; this file runs no engine.
 
 The double has the names and the keyword arguments of vLLM 0.33.0's `LLM`,
 `SamplingParams` and outputs, read in its sources, and answers with the mini
@@ -118,7 +118,7 @@ def test_vllm_traces_equal_the_local_ones(engine, profile, tmp_path):
         problems,
         tmp_path / "vllm.jsonl",
         profile=profile,
-        tensor_parallel=2,
+        gpus=2,
         progress=False,
     )
     different = {"sampling"}
