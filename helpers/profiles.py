@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from helpers.files import DATA, RUNS
 
@@ -70,6 +71,16 @@ class Profile:
         """Shipped with the course in `mini`, written at run time elsewhere."""
         folder = DATA if self.name == "mini" else RUNS / self.name
         return folder / "traces" / "teacher.jsonl"
+
+    def sampling(self, seed: int) -> dict[str, Any]:
+        """What decides a trace besides its teacher and its question."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "max_new_tokens": self.max_new_tokens,
+            "seed": seed,
+        }
 
     @property
     def run_folder(self) -> Path:

@@ -71,12 +71,7 @@ class Server:
         return {
             "teacher": Path(self.model).name,
             "backend": "server",
-            "temperature": profile.temperature,
-            "top_p": profile.top_p,
-            "top_k": profile.top_k,
-            "max_new_tokens": profile.max_new_tokens,
-            "seed": seed,
-        }
+        } | profile.sampling(seed)
 
 
 def ask_all(

@@ -39,12 +39,7 @@ def vllm_record(profile: Profile, seed: int) -> dict[str, Any]:
         "teacher": Path(profile.teacher).name,
         "backend": "vllm",
         "dtype": profile.dtype,
-        "temperature": profile.temperature,
-        "top_p": profile.top_p,
-        "top_k": profile.top_k,
-        "max_new_tokens": profile.max_new_tokens,
-        "seed": seed,
-    }
+    } | profile.sampling(seed)
 
 
 def vllm_traces(

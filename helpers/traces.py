@@ -63,12 +63,7 @@ def sampling_record(
     return {
         "teacher": Path(profile.teacher).name,
         "teacher_sha256": weights_hash(teacher)[:12],
-        "temperature": profile.temperature,
-        "top_p": profile.top_p,
-        "top_k": profile.top_k,
-        "max_new_tokens": profile.max_new_tokens,
-        "seed": seed,
-    }
+    } | profile.sampling(seed)
 
 
 def generate_traces(

@@ -32,36 +32,26 @@ class PlannerExplorer:
 
     def __init__(self, model: str = "gemma-3-1b-it", spare: float = 1) -> None:
         self.spare = spare
-        choices: dict[str, tuple[Any, Any]] = {
-            "model": (known_models(), model),
-            "method": (METHODS, "sft"),
-            "bits": (list(BITS.items()), 4),
-            "teacher": (known_models(), TEACHER),
+        drop, slide = ipywidgets.Dropdown, ipywidgets.SelectionSlider
+        lengths = (256, 512, 1024, 2048, 4096, 8192, 16384)
+        parts: dict[str, tuple[Any, Any, Any]] = {
+            "model": (drop, known_models(), model),
+            "method": (drop, METHODS, "sft"),
+            "bits": (drop, list(BITS.items()), 4),
+            "teacher": (drop, known_models(), TEACHER),
+            "rank": (slide, (4, 8, 16, 32, 64, 128), 16),
+            "batch": (slide, (1, 2, 4, 8, 12, 16, 32, 64), 4),
+            "length": (slide, lengths, 4096),
         }
         self.controls: dict[str, Any] = {
-            name: ipywidgets.Dropdown(
+            name: kind(
                 options=options,
                 value=value,
                 description=name,
                 style=STYLE,
                 layout=WIDE,
             )
-            for name, (options, value) in choices.items()
-        }
-        sliders = {
-            "rank": ((4, 8, 16, 32, 64, 128), 16),
-            "batch": ((1, 2, 4, 8, 12, 16, 32, 64), 4),
-            "length": ((256, 512, 1024, 2048, 4096, 8192, 16384), 4096),
-        }
-        self.controls |= {
-            name: ipywidgets.SelectionSlider(
-                options=options,
-                value=value,
-                description=name,
-                style=STYLE,
-                layout=WIDE,
-            )
-            for name, (options, value) in sliders.items()
+            for name, (kind, options, value) in parts.items()
         }
         self.controls["checkpointing"] = ipywidgets.Checkbox(
             value=False, description="gradient checkpointing", indent=False
