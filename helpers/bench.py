@@ -252,10 +252,18 @@ def bench_memory() -> dict[str, float]:
     } | {"plan_largest_error": max(abs(point.error) for point in points)}
 
 
+def bench_processes() -> dict[str, float]:
+    """Two processes over one; kept in data/results/processes."""
+    from helpers.bench_processes import measure_all, ratios
+
+    return ratios(measure_all())
+
+
 PARTS: dict[str, Callable[[], dict[str, float]]] = {
     "kd": bench_kd,
     "features": bench_features,
     "memory": bench_memory,
+    "processes": bench_processes,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,27 @@ def length_batches(prompts: list[list[int]], size: int) -> list[list[int]]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
+@contextmanager
+def packed_head(model: Any) -> Iterator[None]:
+    """Hand the output layer its rows in one piece, for 16-bit weights.
+
+    After a prompt it gets a slice, one position a row. On a CPU torch then
+    copies frozen 16-bit weights once for each row: 320 MiB a row for Gemma 3
+    270M (github.com/pytorch/pytorch/issues/151934).
+    """
+    head = model.get_output_embeddings()
+
+    def pack(_: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
+        wide = head.weight.dtype is torch.float32
+        return None if wide else tuple(x.contiguous() for x in inputs)
+
+    hook = head.register_forward_pre_hook(pack)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @torch.no_grad()
 def generate_batch(
     model: Any,
@@ -97,15 +119,16 @@ def generate_batch(
     pad = stops[0] if pad is None else pad
     ids, mask = pad_left(prompts, pad)
     device = next(model.parameters()).device
-    output = model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stops,
-        pad_token_id=pad,
-        use_cache=True,
-        **sampling.options(),
-    )
+    with packed_head(model):
+        output = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=stops,
+            pad_token_id=pad,
+            use_cache=True,
+            **sampling.options(),
+        )
     rows = output[:, ids.shape[1] :].tolist()
     return [cut_after_stop(row, stops) for row in rows]
 

@@ -28,6 +28,7 @@ __all__ = [
 
 PROBLEMS = DATA / "problems"
 SPLITS = ("train", "validation", "test", "held_out")
+SMALLEST_FILE = 10
 GSM8K_VALIDATION = 473  # GSM8K has no validation split: the end of its train
 
 Problem = dict[str, Any]
@@ -43,7 +44,8 @@ def load_problems(
     """The problems of a split, in a fixed order.
 
     `source` is "mini" (shipped with the course), a folder with
-    `<split>.jsonl`, a `.jsonl` file, or a hub id such as "openai/gsm8k".
+    `<split>.jsonl`, a hub id such as "openai/gsm8k", or one `.jsonl` file:
+    its last fifth is test, and nothing of it is ever trained on.
     Raises ProblemFileError, naming the file and line, for anything else.
     """
     if split not in SPLITS:
@@ -54,7 +56,7 @@ def load_problems(
         source = PROBLEMS
     path = Path(source)
     if path.suffix == ".jsonl":
-        problems = read_problems(path)
+        problems = cut_file(path, split)
     elif path.is_dir():
         problems = read_folder(path, split)
     else:
@@ -82,6 +84,24 @@ def read_folder(folder: Path, split: str) -> list[Problem]:
         f"{folder.name}/{file.name} does not exist (found: {found}). Name a "
         "folder that holds train.jsonl and test.jsonl, or one .jsonl file."
     )
+
+
+def cut_file(file: Path, split: str) -> list[Problem]:
+    """One file as three splits: its last fifth is test."""
+    rows = read_problems(file)
+    if split == "held_out":
+        raise ProblemFileError(
+            f"{file.name} has no held-out templates; that split is the mini "
+            "lab's"
+        )
+    if len(rows) < SMALLEST_FILE:
+        raise ProblemFileError(
+            f"{file.name} holds {len(rows)} problems; to be cut into train, "
+            f"validation and test it needs {SMALLEST_FILE}. Add some, or name "
+            "a folder with train.jsonl and test.jsonl."
+        )
+    cut = len(rows) - len(rows) // 5
+    return rows[cut:] if split == "test" else cut_validation(rows[:cut], split)
 
 
 def cut_validation(rows: list[Problem], split: str) -> list[Problem]:

@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
         parser.error("--server and --model belong together")
     if options.server and options.engine != ENGINES[0]:
         parser.error("--server computes elsewhere: leave --engine out")
+    if options.server and parallel.world() > 1:
+        parser.error("--server wants one process: leave the launcher out")
     if options.tensor_parallel and options.engine != "vllm":
         parser.error("--tensor-parallel belongs to --engine vllm")
     profile = get_profile(options.profile)

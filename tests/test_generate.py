@@ -55,6 +55,21 @@ def test_generate_greedy_does_not_depend_on_the_batch(make):
     assert len({answer.text for answer in alone}) > 5  # it can fail
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_generate_gives_16_bit_heads_no_slices(dtype):
+    """A slice would cost a copy of the weights for each row on a CPU."""
+    loaded = tiny.plain_student()
+    head = loaded.model.to(dtype).get_output_embeddings()
+    whole = []
+    head.register_forward_hook(
+        lambda _, inputs, __: whole.append(inputs[0].is_contiguous())
+    )
+    answers(loaded, prompts(loaded), 8)
+    # the first one after the prompt is a slice unless it is packed
+    assert all(whole) == (dtype is torch.bfloat16)
+    assert len(whole) > 2 and not head._forward_pre_hooks
+
+
 @MODELS
 def test_generate_right_padding_would_break_it(make, monkeypatch):
     """The same model, padded on the wrong side, answers differently."""

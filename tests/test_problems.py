@@ -13,7 +13,12 @@ import pytest
 from helpers import generator, problems
 from helpers.answers import gold_answer
 from helpers.files import ROOT
-from helpers.problems import ProblemFileError, check_disjoint, load_problems
+from helpers.problems import (
+    ProblemFileError,
+    check_disjoint,
+    load_problems,
+    read_problems,
+)
 
 SIZES = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
@@ -123,7 +128,7 @@ def test_showcase_three_problems_and_their_answers():
 
 
 def test_load_problems_gsm8k_excerpt():
-    rows = load_problems(SAMPLE, "test")
+    rows = read_problems(SAMPLE)
     assert len(rows) == 124
     assert len({row["question"] for row in rows}) == 124
     for row in rows:
@@ -151,6 +156,21 @@ def test_cut_validation_keeps_every_row_once():
     assert train + validation == rows and len(validation) == 473
     few = rows[:10]
     assert len(problems.cut_validation(few, "validation")) == 2
+
+
+def test_load_problems_cuts_one_file_into_disjoint_splits():
+    parts = {
+        split: load_problems(SAMPLE, split)
+        for split in ("train", "validation", "test")
+    }
+    assert parts["train"] + parts["validation"] + parts["test"] == (
+        read_problems(SAMPLE)
+    )
+    sizes = check_disjoint(parts)
+    assert sizes == {"train": 80, "validation": 20, "test": 24}
+    assert load_problems(SAMPLE, "test", limit=3) == parts["test"][:3]
+    with pytest.raises(ProblemFileError, match="no held-out templates"):
+        load_problems(SAMPLE, "held_out")
 
 
 # --- bad input ---------------------------------------------------------------
@@ -194,6 +214,18 @@ def test_load_problems_refuses_an_empty_file(tmp_path):
     assert "holds no problem" in refusal(tmp_path, "\n\n")
 
 
+def test_load_problems_refuses_a_file_too_small_to_cut(tmp_path):
+    rows = [GOOD.replace("1 + 1", f"{n} + 1") for n in range(9)]
+    message = refusal(tmp_path, "\n".join(rows) + "\n")
+    assert "holds 9 problems" in message and "needs 10" in message
+    (tmp_path / "ten.jsonl").write_text("\n".join([*rows, GOOD]) + "\n")
+    sizes = [
+        len(load_problems(tmp_path / "ten.jsonl", split))
+        for split in ("train", "validation", "test")
+    ]
+    assert sizes == [7, 1, 2]
+
+
 def test_load_problems_refuses_a_duplicate_id(tmp_path):
     rows = [json.dumps({"id": name, **json.loads(GOOD)}) for name in "abca"]
     message = refusal(tmp_path, "\n".join(rows) + "\n")
@@ -206,7 +238,7 @@ def test_load_problems_makes_every_id_a_text(tmp_path, strange):
     file = tmp_path / "mine.jsonl"
     line = GOOD.replace("{", f'{{"id": {strange}, ', 1)
     file.write_text(line, encoding="utf-8")
-    [row] = load_problems(file, "train")
+    [row] = read_problems(file)
     assert isinstance(row["id"], str)
 
 
@@ -216,7 +248,7 @@ def test_load_problems_keeps_unicode_line_separators(tmp_path):
     row = {"question": question, "answer": "#### 1"}
     text = json.dumps(row, ensure_ascii=False)
     file.write_text(f"{text}\n{text}\n", encoding="utf-8")
-    rows = load_problems(file, "train")
+    rows = read_problems(file)
     assert [r["question"] for r in rows] == [question] * 2
     assert [r["id"] for r in rows] == ["mine-00000", "mine-00001"]
 

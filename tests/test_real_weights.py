@@ -21,7 +21,7 @@ from helpers.generate import generate
 from helpers.memory import parameter_counts
 from helpers.models import add_lora, load_student, quantized_layers
 from helpers.plots import learning_curve
-from helpers.problems import load_problems
+from helpers.problems import read_problems
 from helpers.real_convert import convert, gemma_merges
 from helpers.real_weights import FOLDER, gguf_path, why_missing
 from helpers.sft import train_student
@@ -138,7 +138,7 @@ def test_load_student_real_weights_read_english(student):
         with torch.no_grad():
             return float(loaded.model(input_ids=ids, labels=ids).loss)
 
-    problem = load_problems(SAMPLE, "train", limit=1)[0]
+    problem = read_problems(SAMPLE)[0]
     words = problem["question"].split()
     read = nats(" ".join(words))
     random.Random(3).shuffle(words)
@@ -172,7 +172,7 @@ def lesson(student) -> tuple[list[dict], list[dict]]:
         example = chat.encode_example(messages, tokenizer, max_length=4096)
         return len(example["input_ids"])
 
-    problems = sorted(load_problems(SAMPLE, "train"), key=length)[:112]
+    problems = sorted(read_problems(SAMPLE), key=length)[:112]
     random.Random(7).shuffle(problems)
     return problems[:100], problems[100:]
 

@@ -191,6 +191,13 @@ def test_traces_refuses_options_that_contradict(argv, capsys):
     assert "error" in capsys.readouterr().err
 
 
+def test_traces_refuses_a_server_behind_a_launcher(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        trace_command.main(["--server", "http://x/v1", "--model", "m"])
+    assert "leave the launcher out" in capsys.readouterr().err
+
+
 def test_traces_prints_the_pace_of_what_it_added(engine, tmp_path, capsys):
     path = tmp_path / "traces.jsonl"
     argv = ["--engine", "vllm", "--limit", "2", "--output", str(path)]

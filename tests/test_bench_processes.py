@@ -1,0 +1,61 @@
+"""One process against two: the figures are those of real processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from helpers import bench_processes
+from helpers.bench_processes import ARMS, JOBS, RESULT, ratios, run_arm
+
+needs_gloo = pytest.mark.skipif(
+    sys.platform == "win32", reason="torchrun was never tried on Windows"
+)
+
+
+def test_ratios_by_hand():
+    speed = {"core": 100, "one": 120, "two": 180}
+    assert ratios({"tokens_per_second": {"traces": speed}}) == {
+        "traces_two_over_core": 1.8,
+        "traces_two_over_one": 1.5,
+    }
+
+
+def test_the_stored_figures_hold_every_arm():
+    content = json.loads(RESULT.read_text(encoding="utf-8"))
+    speeds = content["tokens_per_second"]
+    assert speeds.keys() == JOBS.keys()
+    assert all(found.keys() == ARMS.keys() for found in speeds.values())
+    assert min(min(found.values()) for found in speeds.values()) > 0
+    assert content["cores"] >= 2
+
+
+def test_measure_all_keeps_the_fastest_round(tmp_path, monkeypatch):
+    rounds = iter(range(1, 1 + 3 * len(ARMS) * len(JOBS)))
+    monkeypatch.setattr(bench_processes, "RESULT", tmp_path / "p" / "cpu.json")
+    monkeypatch.setattr(
+        bench_processes, "run_arm", lambda job, arm: float(next(rounds))
+    )
+    content = bench_processes.measure_all()
+    assert content == json.loads(bench_processes.RESULT.read_text())
+    last = 2 * len(ARMS) * len(JOBS)  # the last round was the fastest
+    assert content["tokens_per_second"] == {
+        "traces": {"core": last + 1, "one": last + 2, "two": last + 3},
+        "sft": {"core": last + 4, "one": last + 5, "two": last + 6},
+    }
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_run_arm_measures_two_real_processes():
+    assert run_arm("traces", "two", size=16) > 0
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_run_arm_shows_why_a_process_died(monkeypatch):
+    monkeypatch.setattr(bench_processes, "MODULE", "helpers.gone")
+    with pytest.raises(RuntimeError, match="(?s)traces, two.*helpers.gone"):
+        run_arm("traces", "two")
