@@ -2,8 +2,8 @@
 
 The traces and the SFT of the mini pair, started by torchrun as a learner
 would start them. One process gets one core, then both; two processes get a
-core each. The arms alternate and the fastest round counts. On GPUs every
-process has one of its own, and the arms "core" and "one" are the same.
+core each. The arms alternate and the fastest round counts. On the CPU on
+every machine: models as small as these say nothing about GPUs.
 """
 
 from __future__ import annotations
@@ -24,25 +24,29 @@ from helpers.result_files import package_versions, replace_file
 
 RESULT = DATA / "results" / "processes" / "cpu.json"
 COMMAND = "python3 -m helpers bench --only processes"
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 MODULE = "helpers.bench_processes"
 # name: processes, cores each
 ARMS = {"core": (1, 1), "one": (1, 2), "two": (2, 1)}
-JOBS = {"traces": 512, "sft": 768}  # problems, rows
+# name: problems or rows in all, and rows of a (global) batch
+JOBS = {"traces": (512, 64), "sft_16": (768, 16), "sft_32": (768, 32)}
 WARM_UP, ROUNDS = 4, 3  # steps that do not count, rounds of every arm
 
 
 # --- a process of an arm ----------------------------------------------------
 
 
-def traces_speed(folder: Path, size: int) -> float:
+def traces_speed(folder: Path, size: int, batch: int) -> float:
     """Tokens a second of the teacher, from loaded to merged."""
+    from dataclasses import replace
+
     from helpers import parallel
     from helpers.models import load_teacher
     from helpers.problems import load_problems
     from helpers.profiles import get_profile
     from helpers.traces import shared_traces
 
-    profile = get_profile("mini", {})
+    profile = replace(get_profile("mini", {}), generation_batch=batch)
     problems = load_problems(profile.problems, "train", limit=size)
     teacher = load_teacher(profile)
     parallel.wait()
@@ -54,7 +58,7 @@ def traces_speed(folder: Path, size: int) -> float:
     return sum(rows["completion_tokens"]) / seconds
 
 
-def sft_speed(size: int) -> float:
+def sft_speed(size: int, batch: int) -> float:
     """Tokens a second of a median step, the global batch always the same."""
     from dataclasses import replace
 
@@ -72,7 +76,6 @@ def sft_speed(size: int) -> float:
     rows, _ = encode_traces(
         list(kept)[:size], student.tokenizer, max_length=profile.max_length
     )
-    batch = profile.batch_size
     trainer = build_trainer(
         student,
         rows,
@@ -96,10 +99,11 @@ def main(job: str, folder: Path, size: int) -> None:
     """What torchrun starts; the first process leaves the figure."""
     from helpers import parallel
 
+    batch = JOBS[job][1]
     if job == "traces":
-        speed = traces_speed(folder, size)
+        speed = traces_speed(folder, size, batch)
     else:
-        speed = sft_speed(size)
+        speed = sft_speed(size, batch)
     if parallel.first():
         (folder / f"{job}.json").write_text(json.dumps(speed))
 
@@ -110,14 +114,14 @@ def main(job: str, folder: Path, size: int) -> None:
 def run_arm(job: str, arm: str, *, size: int | None = None) -> float:
     """Tokens a second of an arm; RuntimeError with the end of its log."""
     processes, cores = ARMS[arm]
-    job_size = str(size or JOBS[job])
+    rows = str(size or JOBS[job][0])
     with tempfile.TemporaryDirectory() as name:
         launch = ["torch.distributed.run", "--standalone"]
         launch += ["--nproc_per_node", str(processes)]
         done = subprocess.run(
-            [sys.executable, "-m", *launch, "-m", MODULE, job, name, job_size],
+            [sys.executable, "-m", *launch, "-m", MODULE, job, name, rows],
             cwd=REPOSITORY,
-            env=os.environ | {"OMP_NUM_THREADS": str(cores)},
+            env=os.environ | NO_GPU | {"OMP_NUM_THREADS": str(cores)},
             capture_output=True,
             text=True,
         )
