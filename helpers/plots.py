@@ -261,6 +261,7 @@ def _draw_runs(
     for x, share, (_, high) in zip(places, shares, ends, strict=True):
         axes.text(x, high + 0.02, f"{share:.0%}", ha="center", va="bottom",
                   fontweight="bold", zorder=4, bbox=_PLATE)  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log2:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

@@ -145,8 +145,10 @@ def test_accuracy_against_sorts_and_labels(shown: list[Figure]) -> None:
 
 
 def test_accuracy_against_totals_a_point(shown: list[Figure]) -> None:
-    plots.accuracy_against([1, 2], [5, 5], [10, 20], "x", "t")
-    assert shown[0].axes[0].lines[0].get_ydata().tolist() == [0.5, 0.25]
+    plots.accuracy_against([1, 2], [5, 5], [10, 20], "epoch", "t")
+    axes = shown[0].axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [0.5, 0.25]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_accuracy_against_before_the_first_run(shown: list[Figure]) -> None:
