@@ -8,6 +8,7 @@ of them compute; only the first one writes what they share.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 
 def rank() -> int:
@@ -45,5 +46,8 @@ def wait() -> None:
         import torch
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available())
+        # The default, 10 or 30 minutes, is less than one process may be ahead.
+        state = PartialState(
+            cpu=not torch.cuda.is_available(), timeout=timedelta(days=7)
+        )
         state.wait_for_everyone()

@@ -22,6 +22,10 @@ BOXED = (
     "within \\boxed{{}}. If it has no solution, put no solution there."
 )
 
+TRACED = (  # what decides the traces
+    *("teacher", "problems", "teacher_prompt", "traces"),
+    *("temperature", "top_p", "top_k", "max_new_tokens"),
+)
 SWITCHES = {"1": True, "true": True, "yes": True} | {
     "0": False,
     "false": False,
@@ -35,6 +39,8 @@ class Profile:
 
     Lengths and `max_new_tokens` are tokens, batch sizes are rows. kd_chunk:
     positions whose logits exist at once in logit distillation, 0 for all.
+    teacher_evaluation_batch: of the teacher and of kd_student, whose caches
+    are larger than the student's.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Profile:
     max_new_tokens: int = 160
     generation_batch: int = 64
     evaluation_batch: int = 256
+    teacher_evaluation_batch: int = 256
     max_length: int = 320
     epochs: int = 4
     rank: int = 16
@@ -68,9 +75,18 @@ class Profile:
 
     @property
     def traces_path(self) -> Path:
-        """Shipped with the course in `mini`, written at run time elsewhere."""
-        folder = DATA if self.name == "mini" else RUNS / self.name
+        """Shipped for `mini` as it is, written at run time for all else."""
+        own = PROFILES.get("mini", self)
+        shipped = self.name == "mini" and all(
+            getattr(self, name) == getattr(own, name) for name in TRACED
+        )
+        folder = DATA if shipped else RUNS / self.name
         return folder / "traces" / "teacher.jsonl"
+
+    @property
+    def teacher_batch(self) -> int:
+        """Rows at once where the teacher or kd_student is evaluated."""
+        return min(self.teacher_evaluation_batch, self.evaluation_batch)
 
     def sampling(self, seed: int) -> dict[str, Any]:
         """What decides a trace besides its teacher and its question."""
@@ -114,6 +130,7 @@ PROFILES = {
         max_new_tokens=2048,
         generation_batch=8,
         evaluation_batch=8,
+        teacher_evaluation_batch=8,
         max_length=2560,
         learning_rate=2e-4,
         batch_size=4,
@@ -135,8 +152,9 @@ PROFILES = {
         teacher_in_4bit=True,
         traces=7000,
         max_new_tokens=8192,
-        generation_batch=12,  # 24 GB hold this many answers of full length
-        evaluation_batch=12,
+        generation_batch=12,  # of full length: 24 GB, to 16 bits too
+        evaluation_batch=64,
+        teacher_evaluation_batch=12,
         max_length=4096,
         learning_rate=2e-4,
         batch_size=4,

@@ -73,6 +73,7 @@ def main(argv: list[str]) -> int:
     if parallel.first():
         for name, value in audit_traces(traces).items():
             print(f"{name:>22}  {value}")
+    if parallel.world() == 1:  # of several, each continues a file of its own
         print(pace(traces[known:], time.perf_counter() - started))
     return 0
 

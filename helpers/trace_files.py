@@ -10,6 +10,7 @@ from typing import Any
 
 from helpers.answers import split_trace
 from helpers.files import read_lines
+from helpers.profiles import Profile
 
 FIELDS = {
     "id": str,
@@ -90,6 +91,27 @@ def load_traces(path: Path) -> Any:
     from datasets import Dataset
 
     return Dataset.from_list(read_traces(Path(path)))
+
+
+def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
+    """Whether the file answers the problems, in order, whoever wrote it.
+
+    Any backend and any seed, with the profile's sampling settings. Raises
+    TraceFileError for a broken file.
+    """
+    if not path.exists():
+        return False
+    wanted = {**profile.sampling(0), "seed": None}
+    found = [
+        (row["id"], row["question"], row["gold"])
+        + tuple({**row["sampling"], "seed": None}.get(name) for name in wanted)
+        for row in read_traces(path)
+    ]
+    settings = tuple(wanted.values())
+    return found == [
+        (problem["id"], problem["question"], problem["answer"], *settings)
+        for problem in problems
+    ]
 
 
 def loops(text: str, *, size: int = 8, times: int = 4) -> bool:

@@ -1,8 +1,9 @@
 """Traces from a server: vLLM, llama.cpp, Ollama, `transformers serve`.
 
-Anything that speaks OpenAI's chat-completions protocol will do. The file,
-its order and its resume are those of helpers.traces; only who answers is
-another. The server applies the chat template and counts the tokens.
+Anything that speaks OpenAI's chat-completions protocol will do. The file and
+its order are those of helpers.traces; only who answers is another. The server
+applies the chat template and counts the tokens. Each question has a seed of
+its own, so a second run asks only what is missing.
 
 `transformers serve` computes one answer after another and has one random
 generator for all of them: with --concurrency 1 the same seed gives the same
@@ -15,6 +16,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ from helpers.generate import Completion
 from helpers.profiles import Profile
 
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
-CHUNKS = 4  # problems a worker and chunk: what a kill may cost at most
+AHEAD = 4  # questions a worker past the first gap: what a kill may cost
 
 
 class ServerError(RuntimeError):
@@ -80,13 +84,18 @@ def ask_all(
     *,
     profile: Profile,
     seeds: list[int],
+    keep: Callable[[Completion], None],
     bar: Any = None,
     transport: Any = None,
-) -> list[Completion | ServerError]:
-    """One answer a question, in their order; an error where none came."""
+) -> None:
+    """Give `keep` one answer a question, in their order, as they come.
+
+    Raises the ServerError of the first question that stays without an
+    answer, when all before it are kept. That, and Ctrl-C, cancels the rest.
+    """
     bar = tqdm(disable=True) if bar is None else bar
 
-    async def ask() -> list[Completion | ServerError]:
+    async def ask() -> None:
         limit = asyncio.Semaphore(server.concurrency)
         async with httpx.AsyncClient(
             base_url=server.url.rstrip("/") + "/",
@@ -96,25 +105,50 @@ def ask_all(
             transport=transport,
         ) as client:
 
-            async def one(messages: Any, seed: int) -> Any:
+            async def one(messages: Any, seed: int) -> Completion:
                 async with limit:
                     body = request(server, messages, profile, seed)
                     answer = await persist(client, body, server)
-                if isinstance(answer, Completion):
-                    bar.update(answer.tokens)
+                bar.update(answer.tokens)
                 return answer
 
-            return await asyncio.gather(*map(one, questions, seeds))
+            jobs = map(one, questions, seeds)
+            await keep_in_order(jobs, keep, window=AHEAD * server.concurrency)
 
-    return run_anywhere(ask)
+    run_anywhere(ask)
 
 
-def run_anywhere(work: Any) -> Any:
-    """Run a coroutine, also inside a notebook, which has a loop of its own."""
-    from concurrent.futures import ThreadPoolExecutor
+async def keep_in_order(
+    jobs: Iterable[Any], keep: Callable[[Any], None], *, window: int
+) -> None:
+    """Await the jobs in their order, at most `window` of them begun."""
+    begun: deque[asyncio.Task] = deque()
+    try:
+        for job in jobs:
+            begun.append(asyncio.create_task(job))
+            if len(begun) == window:
+                keep(await begun.popleft())
+        while begun:
+            keep(await begun.popleft())
+    finally:
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
 
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(work())).result()
+
+def run_anywhere(work: Any) -> None:
+    """Run a coroutine, also inside a notebook, which has a loop of its own.
+
+    Ctrl-C is raised here, in the main thread; leaving the portal with an
+    exception cancels the coroutine in its thread.
+    """
+    from anyio.from_thread import start_blocking_portal
+
+    with start_blocking_portal() as portal:
+        running = portal.start_task_soon(work)
+        while not running.done():  # Windows takes no Ctrl-C inside of a wait
+            wait([running], timeout=0.5)
+        running.result()
 
 
 def request(
@@ -149,8 +183,11 @@ def other_words(body: dict[str, Any]) -> dict[str, Any]:
 
 async def persist(
     client: httpx.AsyncClient, body: dict[str, Any], server: Server
-) -> Completion | ServerError:
-    """Ask until there is a whole answer, at most `tries` times."""
+) -> Completion:
+    """Ask until there is a whole answer, at most `tries` times.
+
+    Raises ServerError with the cure that fits the last try.
+    """
     retrying = AsyncRetrying(
         stop=stop_after_attempt(server.tries),
         wait=wait_random_exponential(multiplier=0.5, max=server.pause),
@@ -160,13 +197,26 @@ async def persist(
     try:
         return await retrying(once, client, body)
     except httpx.TransportError as error:
-        return ServerError(
-            f"{server.url} did not answer in {server.tries} tries "
-            f"({type(error).__name__}). Is the server running, and is the "
-            "address right, with /v1 at its end?"
-        )
+        raise silent(server, error) from error
     except ServerError as error:
-        return ServerError(f"{server.url}: {error}")
+        raise ServerError(f"{server.url}: {error}") from error
+
+
+def silent(server: Server, error: httpx.TransportError) -> ServerError:
+    """What to do about a server that is too slow, or is not there."""
+    cure = (
+        "Is the server running, and is the address right, with /v1 at its end?"
+    )
+    late = isinstance(error, httpx.TimeoutException)
+    if late and not isinstance(error, httpx.ConnectTimeout):
+        cure = (
+            f"An answer takes longer than {server.timeout:g} seconds: raise "
+            "--timeout, or lower --concurrency."
+        )
+    return ServerError(
+        f"{server.url} did not answer in {server.tries} tries "
+        f"({type(error).__name__}). {cure}"
+    )
 
 
 async def once(client: httpx.AsyncClient, body: dict) -> Completion:

@@ -1,9 +1,10 @@
 """The teacher's traces: made once, kept as JSON lines, safe to kill.
 
-A trace file grows chunk by chunk in the order of the problems, every line
-flushed to disk. A second run validates what it finds, drops a half-written
-last line, and continues; each chunk has its own seed, so the finished file
-is the same with and without interruptions.
+A trace file grows in the order of the problems, every line flushed to disk. A
+second run validates what it finds, drops a half-written last line, and
+continues. A model in this process answers whole chunks, each with a seed of
+its own; a server answers questions, each with a seed of its own. So the
+finished file is the same with and without interruptions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from helpers.profiles import Profile
 from helpers.trace_files import (
     FIELDS,
     TraceFileError,
+    answered,
     audit_traces,
     filter_traces,
     load_traces,
@@ -34,11 +36,12 @@ from helpers.trace_resume import (
     part_path,
     resume_point,
 )
-from helpers.trace_server import CHUNKS, Server, ask_all
+from helpers.trace_server import Server, ask_all
 
 __all__ = [
     "FIELDS",
     "TraceFileError",
+    "answered",
     "audit_traces",
     "filter_traces",
     "generate_traces",
@@ -144,44 +147,45 @@ def server_traces(
 ) -> Any:
     """`generate_traces` with the teacher behind a server.
 
-    Raises ServerError when it stays silent; what was answered before, up to
-    the first gap, is kept, and the next run continues there.
+    Each answer is on disk as soon as all before it are. Raises ServerError
+    when the server stays silent, with the file ending before the first gap;
+    the next run asks from there on.
     """
-    size = CHUNKS * server.concurrency
+    record = server.record(profile, seed)
+    done = resume_point(path, problems, record)
+    append_rows(path, [])  # no write access? say so before the work
+    unanswered = iter(problems[done:])
 
-    def answer(chunk: list[dict], number: int) -> list[Any]:
-        first = number * size
-        return ask_all(
-            server,
-            [teacher_messages(row["question"], profile) for row in chunk],
-            profile=profile,
-            seeds=[seed * 100_003 + first + i for i in range(len(chunk))],
-            bar=bar,
-        )
+    def keep(answer: Completion) -> None:
+        append_rows(path, [make_row(next(unanswered), answer, record)])
 
     with tqdm(unit=" tokens", desc="teacher", disable=not progress) as bar:
-        return write_traces(
-            problems,
-            path,
-            answer,
-            record=server.record(profile, seed),
-            size=size,
+        ask_all(
+            server,
+            [
+                teacher_messages(p["question"], profile)
+                for p in problems[done:]
+            ],
+            profile=profile,
+            seeds=[seed * 100_003 + i for i in range(done, len(problems))],
+            keep=keep,
+            bar=bar,
         )
+    return load_traces(path)
 
 
 def write_traces(
     problems: list[dict],
     path: Path,
-    answer: Callable[[list[dict], int], Sequence[Any]],
+    answer: Callable[[list[dict], int], Sequence[Completion]],
     *,
     record: dict[str, Any],
     size: int,
 ) -> Any:
-    """The file, chunk by chunk; `answer` gives completions or an error.
+    """The file, chunk by chunk; `answer` gives the completions.
 
     answer: called with a chunk and its number, returns one Completion a
-    problem, in order; an exception among them is raised after what stands
-    before it has been written.
+    problem, in order. A chunk that is begun is answered again as a whole.
     """
     done = resume_point(path, problems, record)
     append_rows(path, [])  # no write access? say so before the work
@@ -194,8 +198,6 @@ def write_traces(
         for problem, completion in list(
             zip(chunk, answer(chunk, number), strict=True)
         )[missing:]:
-            if isinstance(completion, Exception):
-                raise completion
             append_rows(path, [make_row(problem, completion, record)])
     return load_traces(path)
 

@@ -38,6 +38,18 @@ def test_get_profile_full_is_the_original_pair():
     assert profile.epochs == 4
 
 
+def test_teacher_batch_is_the_smaller_of_the_two():
+    full = get_profile("full", {})
+    for teacher, evaluation in ((8, 12), (12, 8)):
+        sizes = {
+            "DISTILL_TEACHER_EVALUATION_BATCH": str(teacher),
+            "DISTILL_EVALUATION_BATCH": str(evaluation),
+        }
+        assert get_profile("full", sizes).teacher_batch == 8
+    assert full.teacher_batch <= full.generation_batch
+    assert full.teacher_batch < full.evaluation_batch
+
+
 def test_get_profile_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="'huge'.*mini, laptop, full"):
         get_profile("huge", {})
@@ -122,6 +134,12 @@ def test_profile_paths():
     assert get_profile("mini", {}).traces_path == (
         DATA / "traces" / "teacher.jsonl"
     )
+    for change in ("TRACES=50", "PROBLEMS=mine.jsonl", "TEMPERATURE=1"):
+        typed = dict([f"DISTILL_{change}".split("=")])
+        path = get_profile("mini", typed).traces_path
+        assert path == RUNS / "mini" / "traces" / "teacher.jsonl"
+    same = get_profile("mini", {"DISTILL_STUDENT": "x", "DISTILL_SEED": "8"})
+    assert same.traces_path == DATA / "traces" / "teacher.jsonl"
     full = get_profile("full", {})
     assert full.traces_path == RUNS / "full" / "traces" / "teacher.jsonl"
     assert full.run_folder == RUNS / "full"

@@ -11,6 +11,7 @@ import tiny
 
 from helpers.trace_files import (
     TraceFileError,
+    answered,
     audit_traces,
     filter_traces,
     load_traces,
@@ -152,3 +153,23 @@ def test_loops_needs_four_repeats_of_eight_words():
     assert loops(SENTENCE * 4)
     assert not loops(SENTENCE * 3)
     assert not loops("yes " * 8) and not loops("")
+
+
+def test_answered_whoever_wrote_the_file(tmp_path):
+    profile = tiny.profile(tmp_path)
+    problems = tiny.problems(3)
+    record = {"backend": "vllm", **profile.sampling(8)}  # another seed
+    rows = [{**one, "sampling": record} for one in tiny.traces(3)]
+    for one, problem in zip(rows, problems, strict=True):
+        one |= {"id": problem["id"], "gold": problem["answer"]}
+        one["question"] = problem["question"]
+    path = tmp_path / "t.jsonl"
+    assert not answered(path, problems, profile)
+    assert answered(write_rows(path, rows), problems, profile)
+    assert not answered(path, problems[:2], profile)
+    assert not answered(write_rows(path, rows[:2]), problems, profile)
+    for field, other in (("temperature", 2.0), ("max_new_tokens", 9)):
+        rows[1] = {**rows[1], "sampling": {**record, field: other}}
+        assert not answered(write_rows(path, rows), problems, profile)
+    rows[1] = {**rows[1], "sampling": record, "question": "another?"}
+    assert not answered(write_rows(path, rows), problems, profile)

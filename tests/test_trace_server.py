@@ -7,6 +7,8 @@ servers do: busy, slow, cut short, rubbish, gone half way.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,13 @@ import tiny
 from helpers import chat
 from helpers.generate import generate
 from helpers.trace_files import TraceFileError, load_traces
-from helpers.trace_server import Server, ServerError, with_thought
+from helpers.trace_server import (
+    AHEAD,
+    Server,
+    ServerError,
+    ask_all,
+    with_thought,
+)
 from helpers.traces import generate_traces, server_traces
 
 ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
@@ -94,6 +102,7 @@ def ids(path: Any) -> list[str]:
 
 
 WANTED = [problem["id"] for problem in tiny.problems(10)]
+SEEDS = [7 * 100_003 + number for number in range(10)]  # one a question
 
 
 def test_the_tiny_teacher_behind_a_server_writes_what_it_writes_here(
@@ -155,7 +164,7 @@ def test_rows_are_in_order_and_requests_say_everything(tmp_path):
     assert ids(path) == WANTED
     first = server.asked[0]
     assert first["model"] == "tiny/teacher" and first["max_tokens"] > 0
-    assert len({request["seed"] for request in server.asked}) == 10
+    assert sorted(asked["seed"] for asked in server.asked) == SEEDS
 
 
 def test_at_most_so_many_questions_are_in_flight(tmp_path):
@@ -226,7 +235,10 @@ def test_a_slow_server_meets_the_timeout(tmp_path):
     def slow(handler, content, number):
         time.sleep(1.5)
 
-    with serving(slow) as server, pytest.raises(ServerError, match="2 tries"):
+    with (
+        serving(slow) as server,
+        pytest.raises(ServerError, match="2 tries.*0.2 seconds.*--timeout"),
+    ):
         ask(
             server,
             tmp_path / "t.jsonl",
@@ -255,6 +267,126 @@ def test_server_dies_half_way_and_the_next_run_goes_on(tmp_path):
         ask(server, path, tmp_path, concurrency=1)
     assert ids(path) == WANTED  # nothing lost, nothing doubled
     assert path.read_bytes().startswith(before)
+
+
+def lines(path: Any) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_lines(path: Any, count: int) -> None:
+    """Return when the file has so many lines; fail after ten seconds."""
+    end = time.monotonic() + 10
+    while lines(path) < count:
+        assert time.monotonic() < end, f"{lines(path)} lines"
+        time.sleep(0.01)
+
+
+def test_server_traces_keeps_an_answer_as_soon_as_it_can(tmp_path):
+    """The sixth question is answered when five lines are on disk."""
+    path, before = tmp_path / "traces.jsonl", []
+
+    def look(handler, content, number):
+        if content["seed"] == SEEDS[5]:
+            wait_for_lines(path, 5)
+            before.append(lines(path))
+        well(handler, content, number)
+
+    with serving(look) as server:
+        ask(server, path, tmp_path)
+    assert before == [5] and ids(path) == WANTED
+
+
+def test_server_traces_a_failure_keeps_all_before_it(tmp_path):
+    """Also those that are answered after it has failed."""
+    path = tmp_path / "traces.jsonl"
+    failed = threading.Event()
+
+    def fails(handler, content, number):
+        if content["seed"] == SEEDS[2]:
+            send(handler, {"error": "too long"}, 400)
+            return failed.set()
+        if content["seed"] == SEEDS[1]:
+            assert failed.wait(10)
+            time.sleep(0.1)
+        well(handler, content, number)
+
+    with serving(fails) as server, pytest.raises(ServerError, match="too lo"):
+        ask(server, path, tmp_path, concurrency=3)
+    assert ids(path) == WANTED[:2]
+
+
+def test_server_traces_resumed_asks_only_what_is_missing(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    with serving(well) as server:
+        ask(server, path, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:7]) + b'{"id')
+    with serving(well) as server:
+        ask(server, path, tmp_path)
+        assert sorted(asked["seed"] for asked in server.asked) == SEEDS[7:]
+        ask(server, path, tmp_path)
+        assert len(server.asked) == 3  # a finished file costs nothing
+    assert path.read_bytes() == whole
+
+
+def test_server_traces_runs_only_so_far_ahead_of_a_gap(tmp_path):
+    """A kill costs at most AHEAD answers a worker."""
+    path = tmp_path / "traces.jsonl"
+    answered = threading.Semaphore(0)
+
+    def slow_first(handler, content, number):
+        if content["seed"] == SEEDS[0]:
+            for _ in range(2 * AHEAD - 1):
+                assert answered.acquire(timeout=10)
+            assert not answered.acquire(timeout=0.2)
+            well(handler, content, number)
+        else:
+            well(handler, content, number)
+            answered.release()
+
+    with serving(slow_first) as server:
+        ask(server, path, tmp_path)
+    assert ids(path) == WANTED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill would end the tests")
+def test_server_traces_interrupted_leaves_at_once(tmp_path):
+    path, over = tmp_path / "traces.jsonl", threading.Event()
+
+    def hangs(handler, content, number):
+        if number < 4:
+            return well(handler, content, number)
+        wait_for_lines(path, 3)
+        os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
+        over.wait(60)
+
+    with serving(hangs) as server:
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            ask(server, path, tmp_path, concurrency=1, timeout=60.0)
+        assert time.monotonic() - started < 20
+        over.set()
+        assert len(server.asked) == 4
+    assert ids(path) == WANTED[:3]
+    with serving(well) as server:
+        ask(server, path, tmp_path)
+        assert len(server.asked) == 7
+    assert ids(path) == WANTED
+
+
+def test_ask_all_a_full_disk_ends_it(tmp_path):
+    def full(_):
+        raise OSError("No space left on device")
+
+    with serving(well) as server, pytest.raises(OSError, match="No space"):
+        ask_all(
+            Server(server.url, "tiny/teacher", concurrency=1),
+            [[{"role": "user", "content": "1 + 1?"}]] * 10,
+            profile=tiny.profile(tmp_path),
+            seeds=list(range(10)),
+            keep=full,
+        )
+    assert len(server.asked) < 10
 
 
 def test_nobody_listens(tmp_path):

@@ -206,3 +206,21 @@ def test_traces_prints_the_pace_of_what_it_added(engine, tmp_path, capsys):
     assert trace_command.main(argv) == 0
     assert "nothing was missing" in capsys.readouterr().out
     assert len(load_traces(path)) == 2
+
+
+def test_traces_leaves_the_pace_out_for_several_processes(
+    tmp_path, monkeypatch, capsys
+):
+    """The lines of the merged file do not tell which ones are new."""
+    from datasets import Dataset
+
+    rows = Dataset.from_list(tiny.traces(2))
+    monkeypatch.setattr("helpers.models.load_teacher", lambda _: None)
+    monkeypatch.setattr(trace_command, "shared_traces", lambda *_, **__: rows)
+    argv = ["--output", str(tmp_path / "traces.jsonl")]
+    assert trace_command.main(argv) == 0
+    assert "2 new traces" in capsys.readouterr().out
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert trace_command.main(argv) == 0
+    told = capsys.readouterr().out
+    assert "tokens, all" in told and "new traces" not in told

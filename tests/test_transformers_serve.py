@@ -23,7 +23,7 @@ from helpers.models import load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.trace_files import load_traces
-from helpers.trace_server import CHUNKS, Server, ServerError, other_words
+from helpers.trace_server import Server, ServerError, other_words
 from helpers.traces import generate_traces, server_traces
 
 pytestmark = [
@@ -156,13 +156,13 @@ def kill_at(count: int, path: Path, process: Any) -> None:
 def test_server_traces_continue_after_the_server_was_killed(tmp_path):
     path, whole = tmp_path / "traces.jsonl", tmp_path / "whole.jsonl"
     with transformers_serve(tmp_path) as (server, process):
-        killer = Thread(target=kill_at, args=(CHUNKS, path, process))
+        killer = Thread(target=kill_at, args=(3, path, process))
         killer.start()
         with pytest.raises(ServerError, match="Is the server running"):
             ask(server, path)
         killer.join()
     before = path.read_bytes()
-    assert before.count(b"\n") == CHUNKS < len(PROBLEMS)
+    assert 3 <= before.count(b"\n") < len(PROBLEMS)
     with transformers_serve(tmp_path) as (server, _):
         ask(server, path)
         ask(server, whole)
