@@ -54,6 +54,7 @@ def pair_profile(profile: Profile) -> Profile:
         student=profile.kd_student,
         batch_size=batch,
         gradient_accumulation=max(1, rows // batch),
+        evaluation_batch=profile.teacher_batch,
     )
 
 
@@ -62,19 +63,27 @@ def pair_rows(
 ) -> Any:
     """Rows of helpers.sft with `row` and `soft_start`.
 
-    student, teacher: the two tokenizers. `soft_start` is the first position
-    that the teacher wrote: its chat template may open the thought, and what
-    a template writes was never trained.
+    student, teacher: the two tokenizers. What is longer than `max_length`
+    is dropped, as a cache of the same traces drops it. `soft_start` is the
+    first position that the teacher wrote: its chat template may open the
+    thought, and what a template writes was never trained.
     """
     traces = list(traces)
-    rows, dropped = encode_traces(traces, student, max_length=max_length)
-    if dropped:
-        raise RunError(
-            f"{dropped} traces are longer than {max_length} tokens, so rows "
-            "and teacher would no longer match. Filter the traces first."
+    fitting = [
+        trace
+        for trace in traces
+        if chat.encode_example(
+            chat.student_messages(trace["question"], trace["qwen3_answer"]),
+            student,
+            max_length=max_length,
         )
+    ]
+    if len(fitting) < len(traces):
+        long = len(traces) - len(fitting)
+        print(f"{long} traces longer than {max_length} dropped")
+    rows, _ = encode_traces(fitting or traces, student, max_length=max_length)
     starts = []
-    for trace, row in zip(traces, rows, strict=True):
+    for trace, row in zip(fitting, rows, strict=True):
         messages = chat.student_messages(trace["question"])
         theirs = chat.prompt_ids(messages, teacher)
         if theirs != row["input_ids"][: len(theirs)]:

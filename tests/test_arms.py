@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import tiny
 
@@ -11,6 +9,7 @@ from helpers import arms
 from helpers.answers import extract_answer
 from helpers.arms import budget_traces, gold_text, gold_traces, train_arm
 from helpers.evaluate import evaluate
+from helpers.profiles import PROFILES
 from helpers.runs import RunError
 
 
@@ -48,7 +47,7 @@ def test_gold_traces_keep_questions_and_results():
 
 def test_budget_larger_than_the_file_names_the_command(profile, monkeypatch):
     monkeypatch.setattr(arms, "ALL_TRACES", profile.run_folder / "none")
-    shipped = replace(profile, name="mini")
+    shipped = PROFILES["mini"]
     assert len(budget_traces(shipped, 5)) == 5
     with pytest.raises(RunError, match="traces --limit 4500"):
         budget_traces(shipped, 100_000)

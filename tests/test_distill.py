@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from helpers import chat
 from helpers.distill import Objective, distill_student, pair_profile, pair_rows
 from helpers.distill_trainer import PairCollator
 from helpers.features import FeatureTerm
+from helpers.logit_cache import write_cache
 from helpers.models import load_teacher
 from helpers.profiles import PROFILES
 from helpers.runs import RunError
@@ -205,10 +207,37 @@ def test_other_objective_is_not_resumed(profile, teacher):
         train(profile, teacher, Objective(temperature=3.0), run="one")
 
 
-def test_too_long_rows_are_refused(profile, teacher):
-    short = replace(profile, max_length=40)
-    with pytest.raises(RunError, match="longer than 40"):
-        train(short, teacher, Objective(), run="short")
+def test_pair_rows_drops_what_is_too_long(teacher, capsys):
+    traces = tiny.traces(6)
+    own = teacher.tokenizer
+    asked = partial(pair_rows, traces, own, own)
+    sizes = [len(row["input_ids"]) for row in asked(max_length=999)]
+    limit = sorted(sizes)[3]
+    rows = asked(max_length=limit)
+    kept = [size for size in sizes if size <= limit]
+    assert [len(row["input_ids"]) for row in rows] == kept
+    assert list(rows["row"]) == list(range(len(kept)))
+    said = f"{6 - len(kept)} traces longer than {limit} dropped"
+    assert said in capsys.readouterr().out
+
+
+def test_long_rows_are_dropped_alike_with_a_cache(profile, teacher, tmp_path):
+    """The other rows stay beside their own targets."""
+    sizes = sorted(len(row["input_ids"]) for row in make_rows(teacher))
+    short = replace(profile, max_length=sizes[8])
+    online = train(short, teacher, Objective(), run="online")
+    cache = write_cache(
+        tiny.traces(12),
+        teacher,
+        tmp_path / "cache",
+        tokenizer=tiny.tokenizer(SMALL),
+        k=len(teacher.tokenizer),
+        max_length=short.max_length,
+        progress=False,
+    )
+    assert len(cache) < 12
+    cached = train(short, teacher, Objective(), run="cached", cache=cache)
+    assert cached == pytest.approx(online, abs=2e-3)
 
 
 @pytest.mark.parametrize(
