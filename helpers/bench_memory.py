@@ -9,7 +9,6 @@ torch.cuda.max_memory_allocated on a GPU.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -43,6 +42,7 @@ def measure(point: Point) -> dict[str, Any]:
     """Load, run, and report the peak in bytes; in a process of its own."""
     import torch
 
+    from helpers.memory import peak_in_use, reset_peak
     from helpers.models import load_student, unsloth_backend
     from helpers.profiles import PROFILES
 
@@ -67,7 +67,8 @@ def measure(point: Point) -> dict[str, Any]:
         own(loaded.model)
         run = prepare(point, loaded, profile, Path(name))
         gc.collect()
-        reset_peak()
+        if not reset_peak():
+            raise OSError("/proc/self/clear_refs cannot be written here")
         run()
         peak = peak_in_use() - start
     device = "cpu"
@@ -184,39 +185,13 @@ def in_use() -> int:
     """Bytes in use now, of the GPU where there is one."""
     import torch
 
+    from helpers.memory import process_bytes, trim
+
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    trim()
     return process_bytes("VmRSS")
-
-
-def reset_peak() -> None:
-    """Forget the peak so far (Linux keeps it in VmHWM)."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_in_use() -> int:
-    """The highest number of bytes in use since `reset_peak`."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return process_bytes("VmHWM")
-
-
-def process_bytes(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"no {field} in /proc/self/status")
 
 
 # --- all points -------------------------------------------------------------

@@ -28,7 +28,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 MODULE = "helpers.bench_processes"
 # name: processes, cores each
 ARMS = {"core": (1, 1), "one": (1, 2), "two": (2, 1)}
-# name: problems or rows in all, and rows of a (global) batch
+# name: problems, and rows a process asks at once; rows, and rows of a step
 JOBS = {"traces": (512, 64), "sft_16": (768, 16), "sft_32": (768, 32)}
 WARM_UP, ROUNDS = 4, 3  # steps that do not count, rounds of every arm
 

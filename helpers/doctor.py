@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from helpers import environment
 from helpers.commands import command_parser
 from helpers.doctor_fit import fit_lines, gpu_memory_gib, hub_lines
+from helpers.doctor_hub import hub_check
+from helpers.doctor_probes import (
+    Check,
+    four_bit_check,
+    gpu_check,
+    unsloth_check,
+)
 from helpers.environment import REPOSITORY, SetupError
 from helpers.profiles import get_profile
 
@@ -28,38 +32,7 @@ RUNS = REPOSITORY / "data" / "runs"
 MINI_MODELS = ("mini-qwen3", "mini-qwen3-small", "mini-gemma3")
 MEMORY_GIB = {"mini": 4, "laptop": 16, "full": 16}
 DISK_GIB = {"mini": 1, "laptop": 15, "full": 30}
-GPU_GIB = 24
-SUBPROCESS_SECONDS = 180
 MAKE = "`python3 -m helpers run` makes it and then runs the course"
-
-UNSLOTH = """
-import torch, unsloth
-where = "CUDA" if torch.cuda.is_available() else "CPU"
-print(f"\\n{unsloth.__version__}, {where} backend")
-"""
-FOUR_BIT = """
-import torch, helpers
-from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-torch.manual_seed(0)
-matrix = torch.randn(64, 64)
-small, state = quantize_4bit(matrix, quant_type="nf4")
-error = (dequantize_4bit(small, state) - matrix).abs().mean().item()
-assert small.numel() * 2 == matrix.numel() and error < 0.15, error
-print(f"\\n64x64 to NF4 and back on the CPU, mean error {error:.3f}")
-"""
-
-
-class Check(NamedTuple):
-    """One line: OK, INFO (worth knowing) or FAIL, which has a cure."""
-
-    status: str
-    name: str
-    text: str
-    cure: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.status:<5}{self.name:<18}{self.text}"
-        return f"{line}. Cure: {self.cure}." if self.cure else line
 
 
 def main(argv: list[str]) -> int:
@@ -81,7 +54,7 @@ def all_checks(profile: str) -> Iterator[Check]:
     """
     ready = environment.find() is not None
     with ThreadPoolExecutor(3) as pool:
-        hub = pool.submit(hub_check)
+        hub = pool.submit(hub_check, profile)
         slow = [unsloth_check, four_bit_check] if ready else []
         running = [pool.submit(check) for check in slow]
         yield python_check()
@@ -167,16 +140,6 @@ def writing_check(folder: Path) -> Check:
     return Check("OK", "write data/runs", "a file was written and removed")
 
 
-def gpu_check(profile: str) -> Check:
-    """Only the full profile needs a GPU."""
-    if environment.has_nvidia_gpu():
-        return Check("OK", "NVIDIA GPU", "nvidia-smi lists one")
-    if profile == "full":
-        cure = f"a machine with a {GPU_GIB} GB GPU, or a smaller profile"
-        return Check("FAIL", "NVIDIA GPU", "none was found", cure)
-    return Check("INFO", "NVIDIA GPU", "none, the CPU does the work")
-
-
 def fit_checks(profile: str) -> Iterator[Check]:
     """Would every phase fit, and what is to be fetched for it?"""
     if profile == "mini":
@@ -207,29 +170,6 @@ def model_checks(profile: str) -> Iterator[Check]:
             yield Check("INFO", name, text)
 
 
-def hub_check(address: str = "https://huggingface.co") -> Check:
-    """Is the hub reachable? Never an error: the mini profile needs none."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        from urllib.request import Request, urlopen
-
-        try:
-            with urlopen(Request(address, method="HEAD"), timeout=3):
-                answers.append(True)
-        except (OSError, ValueError):
-            pass
-
-    # In a thread, because a look-up of the name knows no time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(3)
-    if answers:
-        return Check("INFO", "hub", f"{address} answers")
-    text = f"{address} does not answer, the mini profile does not need it"
-    return Check("INFO", "hub", text)
-
-
 def package_checks() -> Iterator[Check]:
     """Compare every package with its pin."""
     path = REPOSITORY / "environment.yml"
@@ -256,38 +196,3 @@ def widgets_check(prefix: Path) -> Check:
         "jupyterlab_widgets`"
     )
     return Check("FAIL", "widgets", f"no widget manager in {folder}", cure)
-
-
-def unsloth_check() -> Check:
-    """Can Unsloth be imported? If not, transformers + PEFT take its place."""
-    worked, text = last_line_of(UNSLOTH)
-    if worked:
-        return Check("OK", "Unsloth", text)
-    text = f"cannot load ({text}), transformers + PEFT are used instead"
-    return Check("INFO", "Unsloth", text)
-
-
-def four_bit_check() -> Check:
-    """Can bitsandbytes quantize to 4 bits on this machine?"""
-    worked, text = last_line_of(FOUR_BIT)
-    if worked:
-        return Check("OK", "4-bit", text)
-    cure = f"`{sys.executable} -m pip install --force-reinstall bitsandbytes`"
-    return Check("FAIL", "4-bit", text, cure)
-
-
-def last_line_of(code: str) -> tuple[bool, str]:
-    """Run code in a Python of its own; return (worked, its last line)."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=SUBPROCESS_SECONDS,
-            cwd=REPOSITORY,
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no answer within {SUBPROCESS_SECONDS} s"
-    worked = done.returncode == 0
-    lines = (done.stdout if worked else done.stderr).strip().splitlines()
-    return worked, lines[-1] if lines else f"exit status {done.returncode}"

@@ -15,6 +15,8 @@ from helpers.hub_models import HUB, megabytes_of
 from helpers.planner import GIB, PROMPT, PlanError, load_shape, plan_memory
 from helpers.profiles import Profile
 
+# A batch that is no setting of its own: the setting that makes it smaller.
+SET_BY = {"teacher_batch": "teacher_evaluation_batch"}
 WIDE = {"float32": 32, "bfloat16": 16, "float16": 16}
 SPARE = 1.0  # GiB for the libraries and CUDA's own context
 
@@ -47,21 +49,20 @@ def phases(profile: Profile) -> list[tuple[str, str, str, dict[str, Any]]]:
     asking = {
         "method": "generate",
         "length": PROMPT + profile.max_new_tokens,
+        "bits": bits,
     }
     teacher_bits = 4 if profile.teacher_in_4bit else WIDE[profile.dtype]
+    taught = asking | {"bits": teacher_bits}
     pair = {"teacher": profile.kd_teacher, "teacher_bits": teacher_bits}
     whole = training | pair | {"method": "logit"}
     chunks = whole | {"method": "logit_chunked", "chunk": profile.kd_chunk}
     student, kd = profile.student, profile.kd_student
     found = [
-        (
-            "traces",
-            profile.teacher,
-            "generation_batch",
-            asking | {"bits": teacher_bits},
-        ),
+        ("traces", profile.teacher, "generation_batch", taught),
         ("training", student, "batch_size", training),
-        ("evaluation", student, "evaluation_batch", asking | {"bits": bits}),
+        ("evaluation", student, "evaluation_batch", asking),
+        ("evaluation, teacher", profile.teacher, "teacher_batch", taught),
+        ("evaluation, pair", kd, "teacher_batch", asking),
     ]
     if profile.kd_chunk:
         found.append(("logits, chunked", kd, "kd_batch_size", chunks))
@@ -121,7 +122,8 @@ def too_large(
     if not fitting:
         cure = "use a smaller profile or model, or a larger GPU"
         return "FAIL", name, text, cure
-    cure = f"DISTILL_{setting.upper()}={fitting[0]}"
+    typed = SET_BY.get(setting, setting).upper()
+    cure = f"DISTILL_{typed}={fitting[0]}"
     if setting == "batch_size":
         step = profile.batch_size * profile.gradient_accumulation
         more = -(-step // fitting[0])

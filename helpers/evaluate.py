@@ -16,7 +16,7 @@ from helpers import chat
 from helpers.answers import extract_answer, is_correct, split_trace
 from helpers.commands import command_parser
 from helpers.generate import Completion, generate
-from helpers.memory import peak_memory_mb
+from helpers.memory import peak_memory_mb, reset_peak
 from helpers.models import (
     Loaded,
     ModelError,
@@ -46,11 +46,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every answer of one model on one list of problems, in order."""
+    """Every answer of one model on one list of problems, in order.
+
+    peak_mib: the most memory in use meanwhile, the model included.
+    """
 
     problems: list[dict]
     completions: list[Completion]
     seconds: float
+    peak_mib: float | None = None
 
     @property
     def correct(self) -> list[bool]:
@@ -125,19 +129,26 @@ def evaluate(
     *,
     profile: Profile,
     mode: str = "free",
+    batch_size: int | None = None,
     progress: str | None = None,
 ) -> Evaluation:
-    """Answer every problem greedily, in batches of similar length."""
+    """Answer every problem greedily, in batches of similar length.
+
+    batch_size: rows at once, by default the profile's `evaluation_batch`.
+    """
+    reset_peak()
     started = time.perf_counter()
     completions = generate(
         loaded.model,
         loaded.tokenizer,
         student_prompts(problems, loaded.tokenizer, mode=mode),
         max_new_tokens=profile.max_new_tokens,
-        batch_size=profile.evaluation_batch,
+        batch_size=batch_size or profile.evaluation_batch,
         progress=progress,
     )
-    return Evaluation(problems, completions, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    peak = round(peak_memory_mb(), 1)
+    return Evaluation(problems, completions, seconds, peak)
 
 
 def splits_of(*evaluations: Evaluation) -> dict[str, dict[str, int]]:
@@ -168,6 +179,7 @@ def to_result(
     Its notes name every setting that is not the profile's own.
     """
     test = evaluations[0]
+    peaks = [e.peak_mib for e in evaluations if e.peak_mib is not None]
     return Result(
         arm=arm,
         profile=profile.name,
@@ -175,7 +187,7 @@ def to_result(
         n=len(test.problems),
         correct=sum(test.correct),
         seconds=round(test.seconds, 1),
-        peak_memory_mb=round(peak_memory_mb(), 1),
+        peak_memory_mb=max(peaks, default=None),
         command=command,
         splits=splits_of(*evaluations),
         mode=mode,
@@ -221,6 +233,7 @@ def main(argv: list[str]) -> int:
     profile = get_profile(options.profile)
     set_seed(options.seed)
     loaded = load_arm(options.arm, profile, options.adapter)
+    rows = profile.teacher_batch if options.arm == "teacher" else None
     limit = options.limit or profile.evaluation
     sets = [load_problems(profile.problems, options.split, limit=limit)]
     if profile.problems == "mini" and options.split == "test":
@@ -231,6 +244,7 @@ def main(argv: list[str]) -> int:
             problems,
             profile=profile,
             mode=options.mode,
+            batch_size=rows,
             progress=options.arm,
         )
         for problems in sets

@@ -56,8 +56,9 @@ class Result(Scored):
     """One measured arm.
 
     n, correct: problems asked and answered correctly.
-    seconds: wall time of the measurement. peak_memory_mb: megabytes (10**6
-        bytes) or None where it was not measured.
+    seconds: wall time of the measurement. peak_memory_mb: MiB (2**20
+        bytes), the most in use while the arm was evaluated, or None where it
+        was not measured.
     command: how to repeat it, "python3 -m helpers ...".
     splits: further counts, {"heldout": {"n": 300, "correct": 250}}.
     mode: "think", "at once" or None.

@@ -39,8 +39,8 @@ __all__ = [
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 KD_START, KD_END = "<!-- kd:start -->", "<!-- kd:end -->"
 NO_RESULTS = f"No results yet. Measure them: {RERUN}"
-HEADER = ("n", "accuracy", "95% CI", "seconds", "peak MB", "command")
-NUMERIC = {"seed", "n", "accuracy", "95% CI", "seconds", "peak MB"}
+HEADER = ("n", "accuracy", "95% CI", "seconds", "peak MiB", "command")
+NUMERIC = {"seed", "n", "accuracy", "95% CI", "seconds", "peak MiB"}
 Table = list[list[str]]
 
 

@@ -29,7 +29,8 @@ class TrainingRun:
     """What a finished run leaves behind.
 
     `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
-    `seconds` is training alone, `peak_memory_mb` the process's peak.
+    `seconds` is training alone, `peak_memory_mb` the peak in MiB
+    since `reset_peak` (of the process where it never ran).
     """
 
     folder: Path

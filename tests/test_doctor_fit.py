@@ -19,13 +19,13 @@ FULL = PROFILES["full"]
 def test_full_profile_fits_24_gb_by_the_plan():
     """The mission: one 24 GB card instead of 48."""
     lines = list(fit_lines(FULL, 24.0))
-    assert [line[0] for line in lines] == ["OK"] * 4 + ["INFO"]
+    assert [line[0] for line in lines] == ["OK"] * 6 + ["INFO"]
     assert lines[-1][1] == "logits, at once" and "feature arms" in lines[-1][2]
 
 
 def test_laptop_profile_fits_an_8_gb_card_by_the_plan():
     lines = list(fit_lines(PROFILES["laptop"], 8.0))
-    assert [line[0] for line in lines][:4] == ["OK"] * 4
+    assert [line[0] for line in lines][:6] == ["OK"] * 6
 
 
 def test_fit_lines_name_the_setting_that_fits():
@@ -41,7 +41,7 @@ def test_fit_lines_name_the_setting_that_fits():
 
 def test_fit_lines_without_any_batch_that_fits():
     lines = list(fit_lines(FULL, 1.0))
-    assert {line[0] for line in lines[:4]} == {"FAIL"}
+    assert {line[0] for line in lines[:6]} == {"FAIL"}
     assert "a larger GPU" in lines[0][3]
 
 
@@ -55,7 +55,10 @@ def test_fit_lines_unknown_model_spoils_its_own_line_only(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     odd = replace(FULL, teacher=str(tmp_path))
     lines = list(fit_lines(odd, 24.0))
-    assert [line[0] for line in lines[:4]] == ["INFO", "OK", "OK", "OK"]
+    statuses = {line[1]: line[0] for line in lines[:-1]}
+    odd_ones = {name for name, found in statuses.items() if found == "INFO"}
+    assert odd_ones == {"traces", "evaluation, teacher"}
+    assert set(statuses.values()) == {"INFO", "OK"}
     assert "'mamba' has not been counted" in lines[0][2]
     gone = replace(FULL, student="/models/gemma-3-1b-it")
     assert "no config.json" in list(fit_lines(gone, 24.0))[1][2]
@@ -71,7 +74,36 @@ def test_fit_lines_follow_the_settings():
     more = gib(replace(FULL, generation_batch=24))
     assert more[0] > usual[0] and more[1:] == usual[1:]
     capped = gib(replace(FULL, kd_batch_size=64))  # batch_size is 4
-    assert capped[3] == gib(replace(FULL, kd_batch_size=4))[3]
+    assert capped[5] == gib(replace(FULL, kd_batch_size=4))[5]
+    assert capped[5] > usual[5]
+
+
+def test_fit_lines_ask_the_teacher_and_the_pair_in_teacher_batches():
+    def found(**batches: int) -> dict[str, str]:
+        lines = fit_lines(replace(FULL, **batches), None)
+        return {line[1]: line[2] for line in lines}
+
+    usual = found()
+    wide = found(evaluation_batch=256)  # the student alone is asked more
+    assert wide["evaluation"] != usual["evaluation"]
+    for name in ("evaluation, teacher", "evaluation, pair"):
+        assert wide[name] == usual[name]
+        assert found(teacher_evaluation_batch=4)[name] != usual[name]
+        assert found(evaluation_batch=4)[name] != usual[name]
+    assert usual["evaluation, teacher"] == usual["traces"]  # of 12 rows too
+
+
+@pytest.mark.parametrize("name", ["evaluation, teacher", "evaluation, pair"])
+def test_fit_lines_name_the_setting_of_a_teacher_batch(name):
+    large = replace(FULL, teacher_evaluation_batch=256, evaluation_batch=256)
+    status, _, _, cure = {line[1]: line for line in fit_lines(large, 16.0)}[
+        name
+    ]
+    found = re.fullmatch(r"DISTILL_TEACHER_EVALUATION_BATCH=(\d+) fits", cure)
+    assert status == "FAIL" and found
+    smaller = replace(large, teacher_evaluation_batch=int(found[1]))
+    lines = {line[1]: line for line in fit_lines(smaller, 16.0)}
+    assert lines[name][0] == "OK"
 
 
 def test_fit_lines_keep_the_rows_of_a_step():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from helpers import chat, evaluate
 from helpers.evaluate import Evaluation, splits_of, student_prompts, to_result
 from helpers.generate import Completion
+from helpers.memory import peak_memory_mb, reset_peak
 from helpers.models import ModelError
 from helpers.result_files import read_results, write_result
 
@@ -35,7 +37,7 @@ COMPLETIONS = [
     Completion("I do not know.", 6, "stop"),
     Completion("The answer is 7. And so", 160, "length"),
 ]
-MADE = Evaluation(PROBLEMS, COMPLETIONS, 12.345)
+MADE = Evaluation(PROBLEMS, COMPLETIONS, 12.345, 612.4)
 
 
 def test_evaluation_correct_in_order():
@@ -90,10 +92,26 @@ def test_to_result_can_be_written_and_read(tmp_path):
     )
     assert (result.n, result.correct, result.seconds) == (6, 3, 12.3)
     assert result.splits == {"impossible": {"n": 2, "correct": 1}}
-    assert result.peak_memory_mb > 50
+    assert result.peak_memory_mb == 612.4
     write_result(result, tmp_path)
     assert read_results(tmp_path) == [result]
     assert result.notes == ""
+
+
+def test_to_result_keeps_the_largest_peak_of_its_evaluations():
+    def peak(*evaluations: Evaluation) -> float | None:
+        return to_result(
+            "teacher",
+            list(evaluations),
+            profile=tiny.PROFILES["mini"],
+            seed=7,
+            command="",
+        ).peak_memory_mb
+
+    unknown = Evaluation(PROBLEMS, COMPLETIONS, 1.0)
+    assert peak(MADE, replace(MADE, peak_mib=700.0)) == 700.0
+    assert peak(MADE, replace(MADE, peak_mib=500.0), unknown) == 612.4
+    assert peak(unknown) is None
 
 
 def test_to_result_notes_what_is_not_the_profiles_own():
@@ -139,6 +157,18 @@ def test_evaluate_asks_greedily_with_the_training_prompt(tmp_path, mode):
     for completion in first.completions:
         assert completion.text.startswith("<think>\n") == (mode == "think")
         assert completion.tokens <= profile.max_new_tokens
+
+
+def test_evaluate_measures_its_own_peak(tmp_path):
+    profile, loaded = tiny.profile(tmp_path), tiny.plain_student()
+    if not reset_peak():
+        pytest.skip("this system keeps the peak of a process")
+    block = torch.ones(2**27, device=loaded.model.device)  # 512 MiB
+    assert block[-1] == 1
+    del block
+    before = peak_memory_mb()
+    made = evaluate.evaluate(loaded, tiny.problems(2), profile=profile)
+    assert 0 < made.peak_mib < before - 300
 
 
 def test_evaluate_prompts_are_the_training_prompts():

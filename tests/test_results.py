@@ -204,7 +204,7 @@ def test_table_text_exact(tmp_path: Path) -> None:
     write_result(TEACHER, tmp_path)
     lines = table_text(tmp_path).splitlines()
     assert lines[0].split() == (
-        "arm n accuracy 95% CI seconds peak MB command".split()
+        "arm n accuracy 95% CI seconds peak MiB command".split()
     )
     teacher = "teacher 300 95.0% 91.9-96.9 42 -".split()
     assert lines[2].split()[:6] == teacher
