@@ -94,7 +94,7 @@ def step_arm(
     from helpers.logit_cache import write_cache
     from helpers.models import add_lora, load_student, load_teacher
     from helpers.profiles import get_profile, set_seed
-    from helpers.sweep import step_callback
+    from helpers.sweep import train_timed
 
     set_seed(7)
     profile = pair_profile(get_profile("mini", {}))
@@ -123,13 +123,7 @@ def step_arm(
         epochs=1,
         progress=False,
     )
-    ends: list[float] = []
-    trainer.add_callback(
-        step_callback(None, lambda *_: ends.append(time.perf_counter()))
-    )
-    trainer.train()
-    steps = [b - a for a, b in zip(ends, ends[1:], strict=False)]
-    return {"seconds": median(steps[:STEPS])}
+    return {"seconds": median(train_timed(trainer)[:STEPS])}
 
 
 ARMS: dict[str, Callable[[Path], dict[str, Any]]] = {

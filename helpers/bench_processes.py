@@ -66,7 +66,7 @@ def sft_speed(size: int, batch: int) -> float:
     from helpers.models import add_lora, load_student
     from helpers.profiles import get_profile, set_seed
     from helpers.sft import build_trainer, encode_traces
-    from helpers.sweep import step_callback
+    from helpers.sweep import train_timed
     from helpers.trace_files import filter_traces, load_traces
 
     set_seed(7)
@@ -85,12 +85,7 @@ def sft_speed(size: int, batch: int) -> float:
         seed=7,
         progress=False,
     )
-    ends: list[float] = []
-    trainer.add_callback(
-        step_callback(None, lambda *_: ends.append(time.perf_counter()))
-    )
-    trainer.train()
-    steps = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    steps = train_timed(trainer)
     tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * batch
     return tokens / median(steps[WARM_UP:])
 

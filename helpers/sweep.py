@@ -183,6 +183,16 @@ def step_callback(
     return StepCallback()
 
 
+def train_timed(trainer: Any) -> list[float]:
+    """Train; the seconds from the end of each step to the end of the next."""
+    ends: list[float] = []
+    trainer.add_callback(
+        step_callback(None, lambda *_: ends.append(time.perf_counter()))
+    )
+    trainer.train()
+    return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+
+
 SWEEPS = {
     "rank": "helpers.sweep",
     "temperature": "helpers.sweep_kd",
