@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from helpers import PROFILE_NAMES, environment, select_profile
-from helpers.commands import COMMANDS, command_parser
+from helpers import PROFILE_NAMES, select_profile
+from helpers.cli import environment
+from helpers.cli.commands import COMMANDS, command_parser
 
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -16,20 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from helpers import chat
-from helpers.distill_trainer import DistillTrainer, Objective, PairCollator
-from helpers.feature_trainer import FeatureTrainer
 from helpers.losses import check_vocabularies
 from helpers.models import Loaded, add_lora, load_student
 from helpers.profiles import Profile
-from helpers.runs import (
+from helpers.sft import (
     RunError,
     TrainingRun,
+    build_trainer,
+    encode_traces,
+    finish_run,
     open_run,
     read_run,
     run_folder,
     run_settings,
 )
-from helpers.sft import build_trainer, encode_traces, finish_run
+from helpers.trainer import (
+    DistillTrainer,
+    FeatureTrainer,
+    Objective,
+    PairCollator,
+)
 
 __all__ = [
     "Objective",

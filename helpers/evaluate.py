@@ -8,40 +8,131 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers import chat
 from helpers.answers import extract_answer, is_correct, split_trace
-from helpers.commands import command_parser
 from helpers.generate import Completion, generate
-from helpers.memory import peak_memory_mb, reset_peak
 from helpers.models import (
     Loaded,
     ModelError,
     load_adapter,
     load_student,
     load_teacher,
+    peak_memory_mb,
+    reset_peak,
 )
-from helpers.problems import load_problems
-from helpers.profiles import Profile, get_profile, overrides, set_seed
-from helpers.result_files import Result, write_result
-from helpers.statistics import (
-    format_accuracy,
-    gap_closed,
-    mcnemar,
-    wilson_interval,
-)
+from helpers.profiles import Profile
 
-__all__ = [
-    "Evaluation",
-    "evaluate",
-    "format_accuracy",
-    "gap_closed",
-    "mcnemar",
-    "wilson_interval",
-]
+
+class Scored:
+    """Base of what has `n` problems, `correct` of them answered rightly."""
+
+    n: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers, 0 to 1."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson interval of the accuracy, 0 to 1."""
+        return wilson_interval(self.correct, self.n)
+
+
+def wilson_interval(
+    correct: int, total: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a proportion, both ends between 0 and 1.
+
+    Wilson (1927), "Probable inference, the law of succession, and
+    statistical inference": unlike the textbook interval it stays inside
+    [0, 1] and is honest near 0% and 100%.
+
+    Raises:
+        ValueError: total < 1, or correct outside 0..total.
+    """
+    from scipy.stats import binomtest
+
+    _require_count(correct, total)
+    test = binomtest(int(correct), int(total))
+    low, high = test.proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Exact two-sided p-value that two models are equally often right.
+
+    before, after: right or wrong on the *same* problems in the same order.
+    Only the problems on which the two disagree carry information: under the
+    null hypothesis each falls to either side with probability 1/2
+    (McNemar, 1947, in its exact binomial form). No disagreement gives 1.0.
+
+    Raises:
+        ValueError: the two do not have the same length, or are empty.
+    """
+    from scipy.stats import binomtest
+
+    if len(before) != len(after) or len(before) == 0:
+        raise ValueError(
+            f"a paired test needs the same problems twice, but there are "
+            f"{len(before)} results before and {len(after)} after: evaluate "
+            f"both models on one list of problems."
+        )
+    pairs = [
+        (bool(one), bool(two)) for one, two in zip(before, after, strict=True)
+    ]
+    won, lost = pairs.count((False, True)), pairs.count((True, False))
+    if won + lost == 0:
+        return 1.0
+    return float(binomtest(won, won + lost, 0.5).pvalue)
+
+
+def format_accuracy(correct: int, total: int) -> str:
+    """An accuracy as the course writes it, with its n and its interval.
+
+    format_accuracy(124, 300) gives "41.3% (124/300), 95% CI 35.9-47.0".
+    The interval is Wilson's, in percent with one decimal.
+
+    Raises:
+        ValueError: total < 1, or correct outside 0..total.
+    """
+    low, high = wilson_interval(correct, total)
+    return (
+        f"{correct / total:.1%} ({correct}/{total}), "
+        f"95% CI {100 * low:.1f}-{100 * high:.1f}"
+    )
+
+
+def gap_closed(before: float, after: float, teacher: float) -> float:
+    """Share of the student's distance to its teacher that training closed.
+
+    before, after, teacher: accuracies in the same unit. 0 is no progress, 1
+    is the teacher's level; above 1 or below 0 is possible and kept.
+
+    Raises:
+        ValueError: the teacher is no better than the student was before.
+    """
+    if teacher <= before:
+        raise ValueError(
+            f"there is no gap to close: the teacher scores {teacher:g} and "
+            f"the student {before:g} before training. Check that the two "
+            f"are not swapped, or take a stronger teacher."
+        )
+    return (after - before) / (teacher - before)
+
+
+def _require_count(correct: int, total: int) -> None:
+    if total < 1 or not 0 <= correct <= total:
+        raise ValueError(
+            f"{correct} correct of {total} is not a score: count at least "
+            f"one problem, and between 0 and {max(total, 0)} correct ones."
+        )
 
 
 @dataclass(frozen=True)
@@ -164,38 +255,6 @@ def splits_of(*evaluations: Evaluation) -> dict[str, dict[str, int]]:
     return splits
 
 
-def to_result(
-    arm: str,
-    evaluations: list[Evaluation],
-    *,
-    profile: Profile,
-    seed: int,
-    command: str,
-    mode: str | None = None,
-    notes: str = "",
-) -> Result:
-    """A results file's content; the first evaluation is the test split.
-
-    Its notes name every setting that is not the profile's own.
-    """
-    test = evaluations[0]
-    peaks = [e.peak_mib for e in evaluations if e.peak_mib is not None]
-    return Result(
-        arm=arm,
-        profile=profile.name,
-        seed=seed,
-        n=len(test.problems),
-        correct=sum(test.correct),
-        seconds=round(test.seconds, 1),
-        peak_memory_mb=max(peaks, default=None),
-        command=command,
-        splits=splits_of(*evaluations),
-        mode=mode,
-        notes=f"{notes} {overrides(profile)}".strip(),
-        right="".join(str(int(flag)) for flag in test.correct),
-    )
-
-
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
     """The model of an arm: the teacher, or the 4-bit student.
 
@@ -214,56 +273,3 @@ def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
     if arm == "student_before":
         return student
     return load_adapter(student, adapter)
-
-
-def main(argv: list[str]) -> int:
-    """`python3 -m helpers evaluate`."""
-    parser = command_parser("evaluate", __doc__)
-    parser.add_argument("--arm", default="student_after")
-    parser.add_argument("--adapter", type=Path, help="a checkpoint folder")
-    parser.add_argument(
-        "--split", default="test", choices=["validation", "test"]
-    )
-    parser.add_argument("--mode", default="free", choices=["free", "think"])
-    parser.add_argument("--limit", type=int)
-    parser.add_argument(
-        "--write", action="store_true", help="write a results file"
-    )
-    options = parser.parse_args(argv)
-    profile = get_profile(options.profile)
-    set_seed(options.seed)
-    loaded = load_arm(options.arm, profile, options.adapter)
-    rows = profile.teacher_batch if options.arm == "teacher" else None
-    limit = options.limit or profile.evaluation
-    sets = [load_problems(profile.problems, options.split, limit=limit)]
-    if profile.problems == "mini" and options.split == "test":
-        sets.append(load_problems("mini", "held_out", limit=options.limit))
-    evaluations = [
-        evaluate(
-            loaded,
-            problems,
-            profile=profile,
-            mode=options.mode,
-            batch_size=rows,
-            progress=options.arm,
-        )
-        for problems in sets
-    ]
-    print(f"{options.arm} on {options.split}: {evaluations[0].score}")
-    print(f"  outcomes: {dict(evaluations[0].outcomes)}")
-    print(f"  thoughts closed: {evaluations[0].closed}")
-    for name, counts in splits_of(*evaluations).items():
-        print(f"  {name}: {format_accuracy(counts['correct'], counts['n'])}")
-    if options.write:
-        adapter = str(options.adapter)  # a path of this machine: not kept
-        chosen = ["ADAPTER" if x == adapter else x for x in argv]
-        command = " ".join(["python3 -m helpers evaluate", *chosen])
-        result = to_result(
-            options.arm,
-            evaluations,
-            profile=profile,
-            seed=options.seed,
-            command=command,
-        )
-        print(f"written: {write_result(result).name}")
-    return 0

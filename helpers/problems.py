@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.answers import gold_answer
-from helpers.files import DATA, read_lines
-from helpers.generator import generate_problems, make_problem
-from helpers.hub_models import revision_of
+from helpers.profiles import DATA, read_lines, revision_of
+from helpers.rebuild.generator import generate_problems, make_problem
 
 __all__ = [
     "ProblemFileError",

@@ -9,12 +9,103 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.files import DATA, RUNS
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+RUNS = DATA / "runs"
+
+
+def write_atomic(path: Path, text: str) -> Path:
+    """Write `text` beside `path`, flush it to disk, then swap it in.
+
+    Raises OSError with a cure when the disk is full or the folder cannot be
+    written; the file that was there before stays as it was.
+    """
+    draft = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, encoding="utf-8", newline="\n", delete=False
+        ) as handle:
+            draft = Path(handle.name)
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.chmod(0o644)  # a temporary file is for its owner alone
+        os.replace(draft, path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path.name}: {error.strerror}. Free some space or "
+            "check the folder's permissions; the old file is unchanged",
+        ) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a JSON-lines file, without what ends them.
+
+    Not `str.splitlines`: that also cuts at U+2028 and U+0085, which JSON
+    allows inside a text.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+@dataclass(frozen=True)
+class HubItem:
+    """A model or data set; megabytes: its weights or files, to download."""
+
+    revision: str
+    licence: str
+    megabytes: int
+
+
+# Megabytes of models are 2 bytes for each stored parameter (bfloat16); the
+# Qwen3 below 4B also store their tied head.
+HUB = {
+    "Qwen/Qwen3-4B-Thinking-2507": HubItem(
+        "768f209d9ea81521153ed38c47d515654e938aea", "Apache-2.0", 8045
+    ),
+    "Qwen/Qwen3-1.7B": HubItem(
+        "70d244cc86ccca08cf5af4e1e306ecf908b1ad5e", "Apache-2.0", 4063
+    ),
+    "Qwen/Qwen3-0.6B": HubItem(
+        "c1899de289a04d12100db370d81485cdf75e47ca", "Apache-2.0", 1503
+    ),
+    "unsloth/gemma-3-1b-it": HubItem(
+        "5b11413a10db4e486ef16a20101fd028f8f2499c",
+        "Gemma terms of use, https://ai.google.dev/gemma/terms",
+        2000,
+    ),
+    "unsloth/gemma-3-270m-it": HubItem(
+        "23cf460f6bb16954176b3ddcc8d4f250501458a9",
+        "Gemma terms of use, https://ai.google.dev/gemma/terms",
+        536,
+    ),
+    "openai/gsm8k": HubItem(
+        "e53f048856ff4f594e959d75785d2c2d37b678ee", "MIT", 5
+    ),
+}
+
+
+def revision_of(name: str) -> str | None:
+    """The pinned revision of a hub id; None for any other id or a folder."""
+    return HUB[name].revision if name in HUB else None
+
+
+def megabytes_of(names: list[str]) -> int:
+    """What of these has to be downloaded, each once; folders count nothing."""
+    return sum(HUB[name].megabytes for name in set(names) if name in HUB)
+
 
 MODELS = DATA / "models"
 BOXED = (

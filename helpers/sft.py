@@ -1,35 +1,174 @@
 """Response distillation: one trainer, one schedule, a checkpoint per epoch.
 
-TRL trains; this module only decides what it is given. helpers.runs says what
+TRL trains; this module only decides what it is given. helpers.sft says what
 a run leaves on disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from helpers import chat, parallel
-from helpers.commands import command_parser
-from helpers.files import RUNS, write_atomic
-from helpers.memory import peak_memory_mb
-from helpers.models import Loaded, add_lora, load_student, quiet
-from helpers.profiles import Profile, get_profile
-from helpers.runs import (
-    RunError,
-    TrainingRun,
-    open_run,
-    read_run,
-    run_folder,
-    run_settings,
-    save_adapter,
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    peak_memory_mb,
+    quiet,
 )
+from helpers.profiles import RUNS, Profile, write_atomic
+
+
+class RunError(ValueError):
+    """A training run that cannot start or continue as asked."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished run leaves behind.
+
+    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
+    `seconds` is training alone, `peak_memory_mb` the peak in MiB
+    since `reset_peak` (of the process where it never ran).
+    """
+
+    folder: Path
+    log: list[dict[str, float]]
+    steps: int
+    seconds: float
+    peak_memory_mb: float
+
+    @property
+    def final_loss(self) -> float:
+        return self.log[-1]["loss"]
+
+
+def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Adapter and tokenizer, complete or not at all; the first process."""
+    if not parallel.first():
+        return
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(str(draft), safe_serialization=True)
+    tokenizer.save_pretrained(str(draft))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+SETTINGS = (
+    "learning_rate",
+    "batch_size",
+    "gradient_accumulation",
+    "max_length",
+    "dtype",
+    "load_in_4bit",
+)
+
+
+def run_settings(
+    profile: Profile, traces: list[dict], **chosen: Any
+) -> dict[str, Any]:
+    """What must be equal for a killed run to be continued."""
+    fields = asdict(profile)
+    text = json.dumps([(t["question"], t["qwen3_answer"]) for t in traces])
+    return {
+        "student": Path(profile.student).name,
+        **{name: fields[name] for name in SETTINGS},
+        "traces": len(traces),
+        "traces_sha256": hashlib.sha256(text.encode()).hexdigest()[:12],
+        **chosen,
+    }
+
+
+def run_folder(profile: Profile, run: str) -> Path:
+    """Where a run lives; raises RunError for a name that leads elsewhere."""
+    folder = profile.run_folder / run
+    if profile.run_folder.resolve() not in folder.resolve().parents:
+        raise RunError(
+            f"the run name {run!r} must be a plain name, for instance sft"
+        )
+    return folder
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> Path | None:
+    """Prepare the run's folder; the checkpoint to resume from, if any.
+
+    Raises RunError when the folder holds a run with other settings, and
+    under FSDP. Of several processes the first one alone deletes and writes.
+    """
+    if parallel.sharded():
+        raise RunError(
+            "under FSDP each process would hold a piece of the adapter, and "
+            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
+            "student in 4 bits fits on each GPU."
+        )
+    if parallel.first():
+        prepare_run(folder, settings, overwrite)
+    parallel.wait()
+    return last_checkpoint(folder / "resume")
+
+
+def prepare_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> None:
+    """The folder as `open_run` promises it, half checkpoints removed."""
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    stamp = folder / "run.json"
+    settings = json.loads(json.dumps(settings))  # as it will be read again
+    if stamp.exists():
+        found = json.loads(stamp.read_text(encoding="utf-8"))
+        changed = {
+            key: (found.get(key), value)
+            for key, value in settings.items()
+            if found.get(key) != value
+        }
+        if changed:
+            raise RunError(
+                f"{folder.name} holds a run with other settings (there, "
+                f"here): {changed}. Name another run, or overwrite=True."
+            )
+    write_atomic(stamp, json.dumps(settings, indent=1))
+    last_checkpoint(folder / "resume")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; removes those that a kill cut short.
+
+    The Trainer writes trainer_state.json last, so without it the rest may be
+    missing or half written.
+    """
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            complete[json.loads(state)["global_step"]] = checkpoint
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return complete[max(complete)] if complete else None
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """A finished run, from its log.json."""
+    try:
+        record = json.loads((folder / "log.json").read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder.name}: no finished run there. Run notebook 03, or "
+            "`python3 -m helpers sft`."
+        ) from error
+    return TrainingRun(folder=folder, **record)
 
 
 def encode_traces(
@@ -256,42 +395,3 @@ def finish_run(
         shutil.rmtree(folder / "resume", ignore_errors=True)
     parallel.wait()
     return read_run(folder)
-
-
-def main(argv: list[str]) -> int:
-    """`python3 -m helpers sft`."""
-    from helpers.traces import filter_traces, load_traces
-
-    parser = command_parser("sft", __doc__)
-    parser.add_argument(
-        "--run",
-        "--name",  # torchrun takes --run for an option of its own
-        default="sft",
-        help="name of the run",
-    )
-    parser.add_argument("--rank", type=int)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--traces", type=Path, help="a trace file")
-    parser.add_argument("--limit", type=int, help="number of traces")
-    parser.add_argument("--overwrite", action="store_true")
-    options = parser.parse_args(argv)
-    profile = get_profile(options.profile)
-    traces = load_traces(options.traces or profile.traces_path)
-    kept, reasons = filter_traces(traces)
-    print(f"{len(kept)} traces kept, dropped: {dict(reasons)}")
-    done = train_student(
-        kept[: options.limit],
-        profile=profile,
-        run=options.run,
-        rank=options.rank,
-        epochs=options.epochs,
-        seed=options.seed,
-        overwrite=options.overwrite,
-    )
-    if not parallel.first():
-        return 0
-    print(
-        f"{done.steps} steps in {done.seconds:.0f} s, final loss "
-        f"{done.final_loss:.4f}, peak {done.peak_memory_mb:.0f} MiB"
-    )
-    return 0

@@ -140,8 +140,8 @@ def make_teacher(problems: list[dict]) -> None:
 
 def prepare(source: Path) -> Path:
     """Problems and teacher; returns the folder of the real student."""
-    from helpers.real_convert import convert
-    from helpers.real_weights import fetch, why_missing
+    from real_convert import convert
+    from real_weights import fetch, why_missing
 
     gguf = fetch()
     if gguf is None:

@@ -1,16 +1,21 @@
-"""helpers.arms: what each arm is given, and what it leaves behind."""
+"""What each arm is given, and what it leaves behind."""
 
 from __future__ import annotations
 
 import pytest
 import tiny
 
-from helpers import arms
 from helpers.answers import extract_answer
-from helpers.arms import budget_traces, gold_text, gold_traces, train_arm
 from helpers.evaluate import evaluate
 from helpers.profiles import PROFILES
-from helpers.runs import RunError
+from helpers.rebuild import experiments as arms
+from helpers.rebuild.experiments import (
+    budget_traces,
+    gold_text,
+    gold_traces,
+    train_arm,
+)
+from helpers.sft import RunError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from helpers import bench_processes
-from helpers.bench_processes import ARMS, JOBS, RESULT, ratios, run_arm
+from helpers.rebuild import bench_processes
+from helpers.rebuild.bench_processes import ARMS, JOBS, RESULT, ratios, run_arm
 
 needs_gloo = pytest.mark.skipif(
     sys.platform == "win32", reason="torchrun was never tried on Windows"

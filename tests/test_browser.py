@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.lab import NOTEBOOKS, lab_arguments, write_settings
+from helpers.cli.lab import NOTEBOOKS, lab_arguments, write_settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = [

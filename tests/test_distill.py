@@ -11,13 +11,12 @@ import torch
 
 from helpers import chat
 from helpers.distill import Objective, distill_student, pair_profile, pair_rows
-from helpers.distill_trainer import PairCollator
 from helpers.features import FeatureTerm
 from helpers.logit_cache import write_cache
 from helpers.models import load_teacher
 from helpers.profiles import PROFILES
-from helpers.runs import RunError
-from helpers.sft import train_student
+from helpers.sft import RunError, train_student
+from helpers.trainer import PairCollator
 
 SMALL = "mini-qwen3-small"
 

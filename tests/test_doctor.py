@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import doctor, environment
-from helpers.doctor import Check
+from helpers.cli import doctor, environment
+from helpers.cli.doctor import Check
 
 
 @pytest.mark.parametrize(

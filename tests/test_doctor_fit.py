@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from helpers import doctor, doctor_fit
-from helpers.doctor_fit import fit_lines, gpu_memory_gib, hub_lines
-from helpers.hub_models import HUB, megabytes_of, revision_of
-from helpers.profiles import PROFILES
+from helpers.cli import doctor
+from helpers.cli import doctor as doctor_fit
+from helpers.cli.doctor import fit_lines, gpu_memory_gib, hub_lines
+from helpers.profiles import HUB, PROFILES, megabytes_of, revision_of
 
 FULL = PROFILES["full"]
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import doctor_hub
-from helpers.doctor_hub import hub_check, missing_downloads
-from helpers.hub_models import HUB
-from helpers.profiles import PROFILES
+from helpers.cli import doctor as doctor_hub
+from helpers.cli.doctor import hub_check, missing_downloads
+from helpers.profiles import HUB, PROFILES
 
 NOBODY = "http://127.0.0.1:9"
 LAPTOP = PROFILES["laptop"]

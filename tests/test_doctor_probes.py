@@ -2,8 +2,9 @@
 
 import pytest
 
-from helpers import doctor_probes, environment
-from helpers.doctor_probes import Check, gpu_check
+from helpers.cli import doctor as doctor_probes
+from helpers.cli import environment
+from helpers.cli.doctor import Check, gpu_check
 
 
 def test_check_prints_its_cure():

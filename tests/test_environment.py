@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers import environment
-from helpers.environment import SetupError
-from helpers.setup_steps import StepFailed, Steps
+from helpers.cli import environment
+from helpers.cli.environment import SetupError, StepFailed, Steps
 
 ROOT = Path(__file__).resolve().parent.parent
 YAML = ROOT / "environment.yml"

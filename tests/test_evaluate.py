@@ -10,11 +10,10 @@ import tiny
 import torch
 
 from helpers import chat, evaluate
-from helpers.evaluate import Evaluation, splits_of, student_prompts, to_result
+from helpers.evaluate import Evaluation, splits_of, student_prompts
 from helpers.generate import Completion
-from helpers.memory import peak_memory_mb, reset_peak
-from helpers.models import ModelError
-from helpers.result_files import read_results, write_result
+from helpers.models import ModelError, peak_memory_mb, reset_peak
+from helpers.results import read_results, to_result, write_result
 
 
 def problem(gold: str, **fields) -> dict:

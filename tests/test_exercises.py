@@ -1,4 +1,4 @@
-"""helpers.exercises: what a learner reads, for every kind of answer."""
+"""helpers.exercises.check: what a learner reads, for every kind of answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import exercises
-from helpers.exercises import check, exercise, progress, registered
+from helpers.exercises.check import check, exercise, progress, registered
+from helpers.exercises.check import check as exercises
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""helpers.feature_losses: values by hand, invariances, gradients, refusals."""
+"""helpers.features: values by hand, invariances, gradients, refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from helpers.feature_losses import (
+from helpers.features import (
     FEATURE_KINDS,
     RELATION_TEMPERATURE,
     attention_loss,

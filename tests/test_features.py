@@ -1,4 +1,4 @@
-"""helpers.features and helpers.feature_trainer, on tiny models."""
+"""helpers.features and helpers.trainer, on tiny models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from helpers.features import (
 )
 from helpers.losses import LossError
 from helpers.models import add_lora, load_student, load_teacher
-from helpers.runs import RunError
+from helpers.sft import RunError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
@@ -208,7 +208,7 @@ def test_exported_student_holds_no_projector(profile, teacher):
 def test_killed_run_goes_on_with_its_projectors(profile, teacher, monkeypatch):
     term = FeatureTerm(((1, 1), (2, 2)), 1.0, "mse")
     straight = train(profile, teacher, term, run="straight", epochs=2)
-    from helpers.feature_trainer import FeatureTrainer
+    from helpers.trainer import FeatureTrainer
 
     usual = FeatureTrainer.more_loss
 

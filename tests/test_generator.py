@@ -1,4 +1,4 @@
-"""helpers.generator: exact sums, and nothing but arithmetic in templates."""
+"""Exact sums, and nothing but arithmetic in templates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from helpers import generator
 from helpers.answers import gold_answer
+from helpers.rebuild import generator
 
 
 def one_of_each() -> list[generator.Problem]:

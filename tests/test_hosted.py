@@ -10,8 +10,8 @@ import sys
 import nbformat
 import pytest
 
-from helpers import environment, hosted
-from helpers.hosted import NOTEBOOKS, pip_commands, prepare
+from helpers.cli import environment, hosted
+from helpers.cli.hosted import NOTEBOOKS, pip_commands, prepare
 
 NAME = "10_scaling_up.ipynb"
 SHOW = "print(json.dumps(calls))"

@@ -1,4 +1,4 @@
-"""helpers.kd_results and the figures of helpers.plots_kd."""
+"""helpers.results and the figures of helpers.plots.logits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
 
-from helpers import kd_results, plots_kd
-from helpers.result_files import Result, ResultFileError, write_result
-from helpers.statistics import mcnemar, wilson_interval
+from helpers import results as kd_results
+from helpers.evaluate import mcnemar, wilson_interval
+from helpers.plots import logits as plots_kd
+from helpers.results import Result, ResultFileError, write_result
 
 
 def put(
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_names_and_folder_are_those_of_the_command() -> None:
-    from helpers import arms
+    from helpers.rebuild import experiments as arms
 
     assert tuple(kd_results.ARM_NAMES) == arms.ARMS
     assert kd_results.KD_RESULTS == arms.KD_RESULTS

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import lab
+from helpers.cli import lab
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """
 import pathlib, sys
-from helpers import lab
+from helpers.cli import lab
 lab.NOTEBOOKS = lab.SETTINGS = pathlib.Path(sys.argv[1])
 sys.exit(lab.main(["--no-browser", "--port", sys.argv[2]]))
 """

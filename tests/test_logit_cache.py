@@ -252,7 +252,7 @@ def test_write_cache_continues_after_a_kill_between_shard_and_index(
 
 def test_write_cache_leaves_nothing_half_written(tmp_path, monkeypatch):
     """A full disk: the cure, no draft, and the second call goes on."""
-    from helpers import cache_files
+    from helpers import logit_cache as cache_files
 
     folder = tmp_path / "full"
 

@@ -10,8 +10,8 @@ import pytest
 
 import helpers
 from helpers import __main__ as entry
-from helpers.commands import COMMANDS, Command, command_parser
-from helpers.environment import SetupError
+from helpers.cli.commands import COMMANDS, Command, command_parser
+from helpers.cli.environment import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE = Path(getattr(sys, "_base_executable", sys.executable))
@@ -19,8 +19,8 @@ BARE = Path(getattr(sys, "_base_executable", sys.executable))
 FOREIGN = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import helpers.__main__, helpers.doctor, helpers.runner, helpers.testing
-import helpers.lab, helpers.real_weights
+import helpers.__main__, helpers.cli.doctor, helpers.cli.run, helpers.cli.test
+import helpers.cli.lab, real_weights
 known = set(sys.stdlib_module_names) | {"helpers", "__main__"}
 print(sorted({name.split(".")[0] for name in sys.modules} - known))
 """

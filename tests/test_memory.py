@@ -1,12 +1,12 @@
-"""helpers.memory: a peak that can be forgotten, and where it cannot."""
+"""helpers.models: a peak that can be forgotten, and where it cannot."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from helpers import memory
-from helpers.memory import peak_memory_mb, reset_peak
+from helpers import models as memory
+from helpers.models import peak_memory_mb, reset_peak
 
 
 def device() -> str:

@@ -1,4 +1,4 @@
-"""helpers.minilab: a rebuild that works, and the models that are shipped."""
+"""A rebuild that works, and the models that are shipped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 import tiny
 import torch
 
-from helpers import chat, minilab, minilab_models
-from helpers import minilab_text as text
+from helpers import chat
 from helpers.answers import is_correct, split_trace
 from helpers.models import load_student, load_teacher
 from helpers.problems import load_problems, showcase
 from helpers.profiles import MODELS, PROFILES
+from helpers.rebuild import minilab, text
+from helpers.rebuild import models as minilab_models
 
 RECIPES = {recipe.name: recipe for recipe in minilab.RECIPES}
 NAMES = ["mini-qwen3", "mini-gemma3", "mini-qwen3-small"]

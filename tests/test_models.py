@@ -1,4 +1,4 @@
-"""helpers.models and helpers.memory: loaded as asked, or a clear refusal."""
+"""helpers.models and helpers.models: loaded as asked, or a clear refusal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import tiny
 import torch
 
 from helpers import models
-from helpers.files import ROOT
-from helpers.hub_models import HUB
-from helpers.memory import parameter_counts, peak_memory_mb, weight_bytes
 from helpers.models import (
     ModelError,
     add_lora,
     load_adapter,
     load_student,
     load_teacher,
+    parameter_counts,
+    peak_memory_mb,
     quantized_layers,
+    weight_bytes,
 )
+from helpers.profiles import HUB, ROOT
 
 LAYERS, TARGETS = 2, 7
 FALLBACK = """

@@ -12,12 +12,15 @@ import pytest
 import tiny
 
 from helpers import parallel
-from helpers.files import DATA
-from helpers.runs import RunError, open_run
-from helpers.sft import sft_config
-from helpers.trace_files import TraceFileError, load_traces
-from helpers.trace_resume import merge_parts, part_path
-from helpers.traces import generate_traces
+from helpers.profiles import DATA
+from helpers.sft import RunError, open_run, sft_config
+from helpers.traces import (
+    TraceFileError,
+    generate_traces,
+    load_traces,
+    merge_parts,
+    part_path,
+)
 
 needs_gloo = pytest.mark.skipif(
     sys.platform == "win32", reason="torchrun was never tried on Windows"

@@ -8,14 +8,9 @@ import pytest
 import tiny
 import torch
 
-from helpers import memory_points
-from helpers.costs import (
-    CARDS,
-    active_parameters,
-    generation_seconds,
-    training_seconds,
-)
-from helpers.memory_points import (
+from helpers.models import add_lora, load_student
+from helpers.rebuild import memory_points
+from helpers.rebuild.memory_points import (
     POINTS,
     Measured,
     Point,
@@ -23,9 +18,14 @@ from helpers.memory_points import (
     read_points,
     write_points,
 )
-from helpers.models import add_lora, load_student
-from helpers.planner import PlanError, plan_memory, weight_bytes
-from helpers.shapes import load_shape, read_shape
+from helpers.scale.costs import (
+    CARDS,
+    active_parameters,
+    generation_seconds,
+    training_seconds,
+)
+from helpers.scale.planner import PlanError, plan_memory, weight_bytes
+from helpers.scale.shapes import load_shape, read_shape
 
 SMALL, QWEN = load_shape("gemma-3-270m-it"), load_shape("Qwen3-0.6B")
 
@@ -171,7 +171,7 @@ def test_point_says_what_it_is():
 @pytest.mark.slow
 def test_measure_one_point_here(monkeypatch):
     """A real child process: a small shape, measured and planned."""
-    from helpers import bench_memory
+    from helpers.rebuild import bench_memory
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     point = Point("SmolLM2-135M-Instruct", length=128)

@@ -1,4 +1,4 @@
-"""helpers.plots: what is drawn, read back from the axes."""
+"""helpers.plots.accuracy: what is drawn, read back from the axes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from helpers import plots
+from helpers.evaluate import wilson_interval
+from helpers.plots import accuracy as plots
 from helpers.results import Result
-from helpers.statistics import wilson_interval
 
 
 def _texts(axes: Any) -> list[str]:

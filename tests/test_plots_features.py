@@ -8,8 +8,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from helpers import plots_features
-from helpers.widgets_features import LayerMapExplorer
+from helpers.plots import features as plots_features
+from helpers.widgets.features import LayerMapExplorer
 
 GRID = torch.tensor(
     [

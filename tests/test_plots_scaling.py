@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from matplotlib.figure import Figure
 
-from helpers import plots_scaling
-from helpers.memory_points import Measured, Point
-from helpers.planner import GIB, plan_memory
-from helpers.shapes import load_shape
-from helpers.widgets_scaling import PlannerExplorer
+from helpers.plots import memory as plots_scaling
+from helpers.rebuild.memory_points import Measured, Point
+from helpers.scale.planner import GIB, plan_memory
+from helpers.scale.shapes import load_shape
+from helpers.widgets.memory import PlannerExplorer
 
 PLAN = plan_memory(load_shape("gemma-3-1b-it"), length=1024)
 

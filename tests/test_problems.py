@@ -1,4 +1,4 @@
-"""helpers.problems and helpers.generator: exact, disjoint, well reported."""
+"""Exact, disjoint, well reported."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from helpers import generator, problems
+from helpers import problems
 from helpers.answers import gold_answer
-from helpers.files import ROOT
 from helpers.problems import (
     ProblemFileError,
     check_disjoint,
     load_problems,
     read_problems,
 )
+from helpers.profiles import ROOT
+from helpers.rebuild import generator
 
 SIZES = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
@@ -108,7 +109,7 @@ def test_check_disjoint_finds_one_question_in_two_splits():
 
 
 def test_build_problems_gives_the_shipped_files(tmp_path, monkeypatch):
-    from helpers import minilab
+    from helpers.rebuild import minilab
 
     monkeypatch.setattr(minilab, "PROBLEMS", tmp_path)
     minilab.build_problems(7)

@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from helpers import PROFILE_NAMES
-from helpers.files import DATA, RUNS
-from helpers.profiles import PROFILES, get_profile, overrides, set_seed
+from helpers.profiles import (
+    DATA,
+    PROFILES,
+    RUNS,
+    get_profile,
+    overrides,
+    set_seed,
+)
 
 
 def test_get_profile_default_is_mini_and_local():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.commands import COMMANDS
+from helpers.cli.commands import COMMANDS
 from helpers.results import table_markdown
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,20 +12,23 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from real_convert import convert, gemma_merges
+from real_weights import FOLDER, gguf_path, why_missing
 
 from helpers import chat
 from helpers.answers import split_trace
-from helpers.evaluate import evaluate
-from helpers.files import write_atomic
+from helpers.evaluate import evaluate, mcnemar
 from helpers.generate import generate
-from helpers.memory import parameter_counts
-from helpers.models import add_lora, load_student, quantized_layers
-from helpers.plots import learning_curve
+from helpers.models import (
+    add_lora,
+    load_student,
+    parameter_counts,
+    quantized_layers,
+)
+from helpers.plots.accuracy import learning_curve
 from helpers.problems import read_problems
-from helpers.real_convert import convert, gemma_merges
-from helpers.real_weights import FOLDER, gguf_path, why_missing
+from helpers.profiles import write_atomic
 from helpers.sft import train_student
-from helpers.statistics import mcnemar
 
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
 LONGEST = 224

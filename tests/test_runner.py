@@ -12,8 +12,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers import runner
-from helpers.notebook_files import (
+from helpers.cli import run as runner
+from helpers.cli.run import (
     WIDGET,
     clean_notebook,
     clean_paths,
@@ -203,8 +203,9 @@ def test_save_notebook_leaves_the_old_file_when_the_disk_is_full(
 def test_run_interrupted_stops_the_kernel_without_a_traceback(course):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
     code = (
-        "import sys, pathlib; from helpers import runner, __main__ as entry;"
-        "from helpers import environment;"
+        "import sys, pathlib; from helpers.cli import run as runner;"
+        "from helpers import __main__ as entry;"
+        "from helpers.cli import environment;"
         "environment.ensure = lambda: sys.executable;"
         f"runner.NOTEBOOKS = pathlib.Path({str(runner.NOTEBOOKS)!r});"
         f"runner.RUNS = pathlib.Path({str(runner.RUNS)!r});"

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from helpers import environment, setup_steps
-from helpers.setup_steps import StepFailed, Steps
+from helpers.cli import environment
+from helpers.cli import environment as setup_steps
+from helpers.cli.environment import StepFailed, Steps
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from helpers.setup_steps import setup_lock
+from helpers.cli.environment import setup_lock
 with setup_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""helpers.sft and helpers.runs: one trainer, checkpoints, exact resume."""
+"""helpers.sft and helpers.sft: one trainer, checkpoints, exact resume."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import tiny
 import torch
 
-from helpers import runs, sft
+from helpers import sft
+from helpers import sft as runs
 from helpers.models import add_lora, load_adapter, load_student
-from helpers.runs import RunError, read_run
-from helpers.sft import encode_traces, train_student
+from helpers.sft import RunError, encode_traces, read_run, train_student
 
 EPOCHS, ROWS = 3, 12  # 3 steps an epoch
 

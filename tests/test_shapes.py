@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers.profiles import MODELS
-from helpers.shapes import (
+from helpers.scale.shapes import (
     CONFIGS,
     PlanError,
     known_models,

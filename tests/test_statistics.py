@@ -1,4 +1,4 @@
-"""helpers.statistics against hand-computed values."""
+"""helpers.evaluate against hand-computed values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from helpers.statistics import (
+from helpers.evaluate import (
     format_accuracy,
     gap_closed,
     mcnemar,

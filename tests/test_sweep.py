@@ -1,4 +1,4 @@
-"""helpers.sweep: points that ship, and points trained on tiny models."""
+"""Points that ship, and points trained on tiny models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import pytest
 import tiny
 import torch
 
-from helpers import sweep, sweep_kd
 from helpers.models import PROJECTIONS
-from helpers.result_files import Result, write_result
-from helpers.sweep import Point, Sweep, find_sweep, lora_parameters, rank_point
+from helpers.results import Result, write_result
+from helpers.widgets import training as sweep
+from helpers.widgets import training as sweep_kd
+from helpers.widgets.training import (
+    Point,
+    Sweep,
+    find_sweep,
+    lora_parameters,
+    rank_point,
+)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import sys
 import zipfile
 
 import pytest
+import real_weights
 
-from helpers import real_weights, testing
-from helpers.testing import Count, Part
+from helpers.cli import test as testing
+from helpers.cli.test import Count, Part
 
 REPORT = """<?xml version="1.0"?><testsuites>
 <testsuite tests="5" failures="1" errors="1" skipped="1"/></testsuites>"""

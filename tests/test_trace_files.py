@@ -1,4 +1,4 @@
-"""helpers.trace_files: what is read back, audited and filtered."""
+"""helpers.traces: what is read back, audited and filtered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 
-from helpers.trace_files import (
+from helpers.traces import (
     TraceFileError,
     answered,
     audit_traces,

@@ -1,4 +1,4 @@
-"""helpers.trace_server against real servers on loopback, good and bad.
+"""helpers.scale.server against real servers on loopback, good and bad.
 
 One of them answers with the tiny teacher itself; the others misbehave as
 servers do: busy, slow, cut short, rubbish, gone half way.
@@ -21,15 +21,19 @@ import tiny
 
 from helpers import chat
 from helpers.generate import generate
-from helpers.trace_files import TraceFileError, load_traces
-from helpers.trace_server import (
+from helpers.scale.server import (
     AHEAD,
     Server,
     ServerError,
     ask_all,
     with_thought,
 )
-from helpers.traces import generate_traces, server_traces
+from helpers.traces import (
+    TraceFileError,
+    generate_traces,
+    load_traces,
+    server_traces,
+)
 
 ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
 

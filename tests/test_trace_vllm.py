@@ -16,9 +16,10 @@ import pytest
 import tiny
 import torch
 
-from helpers import trace_command, trace_vllm
+from helpers.cli import traces as trace_command
 from helpers.generate import Sampling
-from helpers.trace_vllm import EngineError, vllm_traces
+from helpers.scale import vllm as trace_vllm
+from helpers.scale.vllm import EngineError, vllm_traces
 from helpers.traces import generate_traces, load_traces
 
 

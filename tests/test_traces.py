@@ -1,4 +1,4 @@
-"""helpers.traces and helpers.trace_files: safe to kill, honest to read."""
+"""helpers.traces and helpers.traces: safe to kill, honest to read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ import pytest
 import tiny
 
 from helpers import traces as module
-from helpers.files import ROOT
-from helpers.memory import weights_hash
-from helpers.trace_files import (
+from helpers.models import weights_hash
+from helpers.profiles import ROOT
+from helpers.traces import (
     TraceFileError,
     audit_traces,
+    generate_traces,
+    load_traces,
+    teacher_messages,
 )
-from helpers.traces import generate_traces, load_traces, teacher_messages
 
 COUNT = 14  # a chunk is 12 problems here: one and a bit
 
@@ -298,7 +300,7 @@ def test_generate_traces_no_write_access_is_said_before_the_work(
 
 
 def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    from helpers.files import write_atomic
+    from helpers.profiles import write_atomic
 
     path = write_atomic(tmp_path / "log.json", "old")
     assert path.stat().st_mode & 0o444 == 0o444

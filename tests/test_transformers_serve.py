@@ -1,4 +1,4 @@
-"""helpers.trace_server against a real `transformers serve` on loopback."""
+"""helpers.scale.server against a real `transformers serve` on loopback."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ import pytest
 from helpers.models import load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
-from helpers.trace_files import load_traces
-from helpers.trace_server import Server, ServerError, other_words
-from helpers.traces import generate_traces, server_traces
+from helpers.scale.server import Server, ServerError, other_words
+from helpers.traces import generate_traces, load_traces, server_traces
 
 pytestmark = [
     pytest.mark.slow,

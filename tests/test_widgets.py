@@ -1,4 +1,4 @@
-"""helpers.widgets: the slider that trains, with trainings made by hand."""
+"""The slider that trains, with trainings made by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from helpers.sweep import Point, Sweep
-from helpers.widgets import TrainingSlider, chart_png, rank_explorer
+from helpers.widgets.training import (
+    Point,
+    Sweep,
+    TrainingSlider,
+    chart_png,
+    rank_explorer,
+)
 
 MINI = tiny.PROFILES["mini"]
 SECONDS = 20

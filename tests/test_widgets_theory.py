@@ -16,11 +16,12 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from helpers import plots_theory, widgets_theory
-from helpers.exercises import check
+from helpers.exercises.check import check
 from helpers.losses import kd_loss
-from helpers.plot_style import REFERENCE, STUDENT, TEACHER
-from helpers.widgets_theory import (
+from helpers.plots import theory as plots_theory
+from helpers.plots.style import REFERENCE, STUDENT, TEACHER
+from helpers.widgets import theory as widgets_theory
+from helpers.widgets.theory import (
     DivergenceExplorer,
     TemperatureExplorer,
     best_bell,

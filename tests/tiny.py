@@ -27,11 +27,11 @@ from transformers import (  # noqa: E402
     Gemma3TextConfig,
 )
 
-from helpers import minilab, minilab_models  # noqa: E402
-from helpers import minilab_text as text  # noqa: E402
 from helpers.distill import pair_profile  # noqa: E402
-from helpers.generator import generate_problems  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
+from helpers.rebuild import minilab, text  # noqa: E402
+from helpers.rebuild import models as minilab_models  # noqa: E402
+from helpers.rebuild.generator import generate_problems  # noqa: E402
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
 SMALL = "mini-qwen3-small"

@@ -1,0 +1,237 @@
+"""Build the mini lab: problems, two tokenizers, one teacher, two students.
+
+`python3 -m helpers minilab` rebuilds everything from one seed. Training goes
+through transformers' Trainer, writes a checkpoint every 1,000 steps to
+data/runs/minilab/ and resumes from the last one after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    GenerationConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from helpers import chat
+from helpers.cli.commands import command_parser
+from helpers.generate import chunks
+from helpers.problems import read_problems
+from helpers.profiles import DATA, RUNS, write_atomic
+from helpers.rebuild import text
+from helpers.rebuild.cards import write_card
+from helpers.rebuild.generator import Problem, generate_problems
+from helpers.rebuild.models import RECIPES, Recipe
+from helpers.sft import last_checkpoint
+
+MODELS = DATA / "models"
+WORK = RUNS / "minilab"
+PROBLEMS = DATA / "problems"
+SPLITS = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
+EOS = "<|im_end|>"
+MAX_LENGTH = 320
+
+Example = dict[str, list[int]]
+
+
+def build_problems(seed: int) -> dict[str, list[dict]]:
+    """Write the four splits as JSON lines; no question occurs twice."""
+    seen: set[str] = set()
+    splits = {}
+    for offset, (split, count) in enumerate(SPLITS.items()):
+        problems = generate_problems(
+            count,
+            seed=seed * 1000 + offset,
+            held_out=split == "held_out",
+            exclude=seen,
+        )
+        seen |= {problem.question for problem in problems}
+        rows = [
+            {
+                "id": f"{split}-{number:05d}",
+                "question": problem.question,
+                "answer": problem.gold,
+                "template": problem.template,
+                "impossible": bool(problem.conflict),
+            }
+            for number, problem in enumerate(problems)
+        ]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        write_atomic(PROBLEMS / f"{split}.jsonl", "\n".join(lines) + "\n")
+        splits[split] = rows
+    return splits
+
+
+def save_tokenizer(recipe: Recipe, seed: int) -> Any:
+    """Train, dress with the chat template, save; returns the tokenizer."""
+    tokenizer = recipe.tokenizer(seed)
+    tokenizer.chat_template = recipe.template
+    tokenizer.save_pretrained(MODELS / recipe.name)
+    return tokenizer
+
+
+def encode_form(
+    form: str, problem: Problem, tokenizer: Any, rng: random.Random
+) -> Example:
+    """One training example of the named form; questions carry no label."""
+    if form in ("thinking", "at_once"):
+        answer = text.final_sentence(problem)
+        if form == "thinking":
+            answer = text.thinking_answer(problem, rng)
+        messages = chat.student_messages(problem.question, answer)
+        example = chat.encode_example(
+            messages, tokenizer, max_length=MAX_LENGTH
+        )
+        if example is None:
+            raise ValueError(f"longer than {MAX_LENGTH}: {problem.question}")
+        return example
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
+    written = text.arithmetic(rng)
+    if form == "pages":  # a Qwen3 has met its think tags, a Gemma has not
+        known = "<think>" in tokenizer.get_vocab()
+        written = text.pages(rng, text.TAGS + ["think"] * known)
+    if form == "prose":
+        start += chat.encode_text(problem.question, tokenizer)
+        written = "\n" + text.prose(problem, rng)
+    ids = [*chat.encode_text(written, tokenizer), tokenizer.eos_token_id]
+    return {"input_ids": start + ids, "labels": [-100] * len(start) + ids}
+
+
+def stream(
+    recipe: Recipe, tokenizer: Any, *, seed: int, count: int
+) -> Iterator[Example]:
+    """`count` training examples; no question that is scored or shown."""
+    exclude = set()
+    for split in ("validation", "test", "held_out", "showcase"):
+        problems = read_problems(PROBLEMS / f"{split}.jsonl")
+        exclude |= {problem["question"] for problem in problems}
+    rng = random.Random(seed)
+    forms, weights = list(recipe.mix), list(recipe.mix.values())
+    problems = generate_problems(count, seed=seed, exclude=exclude)
+    for problem in problems:
+        form = rng.choices(forms, weights=weights)[0]
+        yield encode_form(form, problem, tokenizer, rng)
+
+
+def make_dataset(
+    recipe: Recipe, tokenizer: Any, *, seed: int, count: int
+) -> Dataset:
+    """The examples in training order, batches of similar lengths together.
+
+    Eight batches are drawn at random, sorted by length, cut, and shuffled:
+    little padding, and still several templates in every batch. (Sorting
+    thousands of rows at once fills a batch with one template, and the model
+    forgets the others: it was tried, and it learned next to nothing.)
+    """
+    rows = list(stream(recipe, tokenizer, seed=seed, count=count))
+    rng = random.Random(seed)
+    ordered: list[Example] = []
+    for window in chunks(rows, 8 * recipe.batch_size):
+        window.sort(key=lambda row: len(row["input_ids"]))
+        batches = list(chunks(window, recipe.batch_size))
+        rng.shuffle(batches)
+        ordered += [row for batch in batches for row in batch]
+    return Dataset.from_list(ordered)
+
+
+def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> None:
+    """Save an ordinary Hugging Face folder: config, weights, generation."""
+    names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
+    stops = sorted({tokenizer.convert_tokens_to_ids(name) for name in names})
+    sampling: dict[str, Any] = {"do_sample": False}
+    if "thinking" in recipe.mix:  # what the real teacher's card recommends
+        sampling = {
+            "do_sample": True,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "top_k": 20,
+        }
+    model.generation_config = GenerationConfig(
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **sampling,
+    )
+    model.config.eos_token_id = stops
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.save_pretrained(MODELS / recipe.name)
+    for path in (MODELS / recipe.name).iterdir():
+        path.chmod(0o644)  # some writers leave a file to its owner alone
+
+
+def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
+    """Train one mini model, or continue where a killed run stopped."""
+    set_seed(seed)
+    tokenizer = save_tokenizer(recipe, seed)
+    model = recipe.build()
+    count = examples or recipe.examples
+    output = WORK / recipe.name
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=recipe.batch_size,
+        num_train_epochs=1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=100,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        train_sampling_strategy="sequential",
+        save_steps=1000,
+        save_total_limit=2,
+        logging_steps=100,
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=make_dataset(recipe, tokenizer, seed=seed, count=count),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+    )
+    last = last_checkpoint(output)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    finish(model, recipe, tokenizer)
+    shutil.rmtree(output, ignore_errors=True)
+    return MODELS / recipe.name
+
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers minilab`."""
+    parser = command_parser("minilab", __doc__)
+    parser.add_argument(
+        "--only",
+        choices=["problems", "cards", *(recipe.name for recipe in RECIPES)],
+        help="build this part alone; cards measures the models again",
+    )
+    parser.add_argument(
+        "--examples", type=int, help="training examples, for a quick try"
+    )
+    options = parser.parse_args(argv)
+    if options.only in (None, "problems"):
+        splits = build_problems(options.seed)
+        sizes = {name: len(rows) for name, rows in splits.items()}
+        print(f"problems: {sizes}")
+    for recipe in RECIPES:
+        if options.only in (None, recipe.name):
+            folder = train(
+                recipe, seed=options.seed, examples=options.examples
+            )
+            print(f"{recipe.name}: saved to data/models/{folder.name}")
+        if options.only in (None, "cards", recipe.name):
+            write_card(recipe, MODELS / recipe.name, seed=options.seed)
+    return 0

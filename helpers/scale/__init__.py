@@ -1,0 +1,1 @@
+"""Scaling up: what fits where, servers, several GPUs."""

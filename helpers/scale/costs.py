@@ -1,0 +1,95 @@
+"""How long a run takes and what it costs: estimates, never measurements.
+
+A roofline with one honest knob: the share of a card's peak that real code
+reaches. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from helpers.scale.planner import weight_bytes
+from helpers.scale.shapes import Shape
+
+COMPUTE_SHARE = 0.35  # of the peak arithmetic, in training
+BANDWIDTH_SHARE = 0.5  # of the peak bandwidth, in generation
+STEP_SECONDS = 0.03  # a step of plain `generate` launches its kernels: no
+# step is faster than this. A server with captured graphs is: 0.
+UNPACK_BYTES = 4.0  # bitsandbytes writes and reads each 4-bit weight as 16
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: GiB that nvidia-smi shows, dense 16-bit TFLOPS, GB/s.
+
+    TFLOPS and GB/s are those of the data sheets.
+    """
+
+    name: str
+    gib: float
+    tflops: float
+    bandwidth: float
+    bfloat16: bool = True
+
+
+CARDS = (
+    Card("RTX 4060", 8, 30, 272),
+    Card("T4", 15, 65, 320, bfloat16=False),
+    Card("L4", 22.5, 121, 300),
+    Card("RTX 4090", 24, 165, 1008),
+    Card("L40S", 45, 362, 864),
+    Card("A100 80GB", 80, 312, 2039),
+)
+
+
+def active_parameters(shape: Shape) -> int:
+    """Weights that every token passes through: no look-up of embeddings."""
+    return shape.linear + shape.vocabulary * shape.width
+
+
+def training_seconds(
+    shape: Shape,
+    tokens: int,
+    card: Card,
+    *,
+    checkpointing: bool = False,
+    full: bool = False,
+    share: float = COMPUTE_SHARE,
+) -> float:
+    """Seconds to train on `tokens`, all epochs together.
+
+    Two operations a weight and token forward, two for the gradient of the
+    activations, two more where weights are trained (`full`), and the forward
+    pass again with checkpointing.
+    """
+    passes = 4 + 2 * full + 2 * checkpointing
+    operations = passes * active_parameters(shape) * tokens
+    return operations / (card.tflops * 1e12 * share)
+
+
+def generation_seconds(
+    shape: Shape,
+    answers: int,
+    tokens: int,
+    card: Card,
+    *,
+    batch: int,
+    bits: int = 16,
+    step: float = STEP_SECONDS,
+    share: float = BANDWIDTH_SHARE,
+) -> float:
+    """Seconds to write `answers` of `tokens` each, `batch` at a time.
+
+    Each step reads all weights once (4-bit ones are unpacked first) and
+    every row's cache, at half its final length on average; or it is limited
+    by arithmetic, or by `step`, the least that a step takes.
+    """
+    read = weight_bytes(shape, bits)
+    if bits == 4:
+        read += UNPACK_BYTES * shape.linear
+    read += batch * shape.cache_bytes(max(1, tokens // 2))
+    reading = read / (card.bandwidth * 1e9 * share)
+    counted = 2 * active_parameters(shape) * batch
+    counting = counted / (card.tflops * 1e12 * COMPUTE_SHARE)
+    steps = -(-answers // batch) * tokens
+    return steps * max(reading, counting, step)

@@ -1,0 +1,150 @@
+"""From the GGUF file of Gemma 3 270M to an ordinary Hugging Face folder.
+
+transformers reads the weights of a GGUF file but, before 5.23, mixes up its
+tokenizer, and it will not save what it has read; this module builds the
+tokenizer from the file itself and saves bfloat16 safetensors, once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from real_weights import FOLDER
+
+NAME = "gemma3-270m"
+NORMAL, CONTROL, USER = 1, 3, 4  # token types of the GGUF format
+
+
+def convert(gguf: Path, directory: Path = FOLDER) -> Path:
+    """Convert once, complete or not at all; returns the model's folder.
+
+    The weights are the base model's: the chat template is the mini lab's,
+    which is Gemma's in everything that the course uses. Needs 3 GB of memory.
+    """
+    target = directory / NAME
+    if target.is_dir():
+        return target
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        draft = Path(folder) / NAME
+        tokenizer = gemma_tokenizer(gguf)
+        tokenizer.save_pretrained(draft)
+        save_weights(gguf, draft, tokenizer)
+        shutil.move(draft, target)
+    return target
+
+
+def save_weights(gguf: Path, folder: Path, tokenizer: Any) -> None:
+    """The dequantized weights in bfloat16, config and generation config."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16
+    )
+    # Dequantized already, but still marked as quantized: it could not be
+    # saved or trained.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    stops = tokenizer.convert_tokens_to_ids(["<eos>", "<end_of_turn>"])
+    model.config.eos_token_id = stops
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    model.save_pretrained(folder)
+
+
+def gemma_merges(
+    vocabulary: dict[str, int], scores: list[float], types: list[int]
+) -> list[tuple[str, str]]:
+    """The BPE merges that a SentencePiece vocabulary implies, best first."""
+    scored = []
+    for token, number in vocabulary.items():
+        if types[number] != NORMAL or len(token) < 2:
+            continue
+        halves = [
+            (vocabulary[token[:cut]], vocabulary[token[cut:]], cut)
+            for cut in range(1, len(token))
+            if token[:cut] in vocabulary and token[cut:] in vocabulary
+        ]
+        scored += [
+            (scores[number], token[:cut], token[cut:])
+            for _, _, cut in sorted(halves)
+        ]
+    scored.sort(key=lambda merge: -merge[0])  # stable: ties keep their order
+    return [(left, right) for _, left, right in scored]
+
+
+def gemma_tokenizer(gguf: Path) -> Any:
+    """Gemma's tokenizer, read from the file, with the chat template."""
+    from gguf import GGUFReader
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    from helpers.rebuild.text import GEMMA_TEMPLATE
+
+    fields = GGUFReader(gguf).fields
+    tokens, scores, types = (
+        fields[f"tokenizer.ggml.{name}"].contents()
+        for name in ("tokens", "scores", "token_type")
+    )
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    raw = Tokenizer(
+        models.BPE(
+            vocabulary,
+            gemma_merges(vocabulary, scores, types),
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    raw.normalizer = normalizers.Replace(" ", "▁")
+    raw.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+        ]
+    )
+    for kind in (CONTROL, USER):
+        added = [
+            AddedToken(token, normalized=False, special=kind == CONTROL)
+            for token, found in zip(tokens, types, strict=True)
+            if found == kind
+        ]
+        if kind == CONTROL:
+            raw.add_special_tokens(added)
+        else:
+            raw.add_tokens(added)
+    raw.post_processor = processors.TemplateProcessing(
+        single="<bos> $A",
+        pair="<bos> $A <bos> $B",
+        special_tokens=[("<bos>", vocabulary["<bos>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left",
+        chat_template=GEMMA_TEMPLATE,
+    )
