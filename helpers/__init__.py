@@ -14,6 +14,13 @@ DEFAULT_SEED = 7
 _SET_BY_US = "DISTILL_SET_OFFLINE"
 
 
+class CourseError(ValueError):
+    """Something that the user can mend; the message says what and how.
+
+    At the command line it is one sentence and exit status 2.
+    """
+
+
 def current_profile() -> str:
     """Return the name in DISTILL_PROFILE, or "mini" when it is not set."""
     return os.environ.get("DISTILL_PROFILE") or "mini"

@@ -11,6 +11,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from helpers import CourseError
+
 SENTINEL = "\u2402ANSWER\u2403"
 THINK_OPEN = "<think>\n"
 THINK_TAGS = ("<think>", "</think>")
@@ -18,7 +20,7 @@ THINK_TAGS = ("<think>", "</think>")
 Messages = list[dict[str, str]]
 
 
-class ChatError(ValueError):
+class ChatError(CourseError):
     """A conversation that cannot be turned into a valid prompt."""
 
 

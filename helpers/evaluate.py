@@ -233,7 +233,7 @@ def evaluate(
         loaded.model,
         loaded.tokenizer,
         student_prompts(problems, loaded.tokenizer, mode=mode),
-        max_new_tokens=profile.max_new_tokens,
+        sampling=profile.greedy,
         batch_size=batch_size or profile.evaluation_batch,
         progress=progress,
     )

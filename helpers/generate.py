@@ -11,31 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers import chat
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of transformers' `generate`."""
-        if self.temperature == 0:
-            return {
-                "do_sample": False,
-                "temperature": None,
-                "top_p": None,
-                "top_k": None,
-            }
-        return {
-            "do_sample": True,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-        }
+from helpers.profiles import Sampling
 
 
 @dataclass(frozen=True)
@@ -111,7 +87,6 @@ def generate_batch(
     prompts: list[list[int]],
     *,
     sampling: Sampling,
-    max_new_tokens: int,
 ) -> list[list[int]]:
     """New ids of each prompt, the stop token included where one came."""
     stops = stop_ids(model, tokenizer)
@@ -123,7 +98,6 @@ def generate_batch(
         output = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=max_new_tokens,
             eos_token_id=stops,
             pad_token_id=pad,
             use_cache=True,
@@ -146,8 +120,7 @@ def generate(
     tokenizer: Any,
     prompts: list[str],
     *,
-    sampling: Sampling | None = None,
-    max_new_tokens: int,
+    sampling: Sampling,
     batch_size: int,
     progress: str | None = None,
 ) -> list[Completion]:
@@ -159,7 +132,6 @@ def generate(
     encoded = [chat.encode_text(prompt, tokenizer) for prompt in prompts]
     for ids in encoded:
         chat.check_single_bos(ids, tokenizer)
-    sampling = sampling or Sampling()
     stops = stop_ids(model, tokenizer)
     answers: list[Completion | None] = [None] * len(prompts)
     was_training = model.training
@@ -171,7 +143,6 @@ def generate(
             tokenizer,
             [encoded[i] for i in batch],
             sampling=sampling,
-            max_new_tokens=max_new_tokens,
         )
         for i, row in zip(batch, rows, strict=True):
             finished = bool(row) and row[-1] in stops

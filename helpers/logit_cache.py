@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from helpers import CourseError
 from helpers.losses import (
     check_k,
     check_options,
@@ -40,7 +41,7 @@ FORMAT = 1
 INDEX = "index.json"
 
 
-class LogitCacheError(ValueError):
+class LogitCacheError(CourseError):
     """A cache that cannot be used; names the file and the cure."""
 
 

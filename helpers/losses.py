@@ -30,11 +30,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from helpers import CourseError
+
 KINDS = ("forward", "reverse", "jsd", "skew")
 MASS_SLACK = 0.02  # what float16 log-probabilities may sum to beyond 1
 
 
-class LossError(ValueError):
+class LossError(CourseError):
     """Input from which no loss can be computed; says what to change."""
 
 

@@ -15,14 +15,16 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from datetime import timedelta
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 
-from helpers import chat, parallel
+from helpers import CourseError, chat
 from helpers.profiles import Profile, revision_of
 
 
@@ -169,7 +171,19 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
-class ModelError(ValueError):
+@lru_cache(maxsize=1)
+def processes() -> PartialState:
+    """The processes that share this job, one without a launcher.
+
+    `accelerate launch` or `torchrun` start several; all of them compute, the
+    first one writes. They wait for each other for days: the default, 10 or 30
+    minutes, is less than one may be ahead.
+    """
+    cpu = not torch.cuda.is_available()
+    return PartialState(cpu=cpu, timeout=timedelta(days=7))
+
+
+class ModelError(CourseError):
     """A model that cannot be used as asked; says which and what to do."""
 
 
@@ -213,7 +227,7 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
         model = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
-            device_map=parallel.device(),
+            device_map=processes().device,
             use_safetensors=True,
             **options,
         )
@@ -313,7 +327,7 @@ def load_plain(reason: str, profile: Profile, name: str) -> Loaded:
     model = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
-        device_map=parallel.device(),
+        device_map=processes().device,
         use_safetensors=True,
         **options,
     )

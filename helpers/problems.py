@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from helpers import CourseError
 from helpers.answers import gold_answer
 from helpers.profiles import DATA, read_lines, revision_of
 from helpers.rebuild.generator import generate_problems, make_problem
@@ -33,7 +34,7 @@ GSM8K_VALIDATION = 473  # GSM8K has no validation split: the end of its train
 Problem = dict[str, Any]
 
 
-class ProblemFileError(ValueError):
+class ProblemFileError(CourseError):
     """A problem file that cannot be used; names file, line and cure."""
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from helpers import DEFAULT_SEED, CourseError
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 RUNS = DATA / "runs"
@@ -115,13 +117,35 @@ BOXED = (
 
 TRACED = (  # what decides the traces
     *("teacher", "problems", "teacher_prompt", "traces"),
-    *("temperature", "top_p", "top_k", "max_new_tokens"),
+    *("sampling_temperature", "top_p", "top_k", "max_new_tokens"),
 )
 SWITCHES = {"1": True, "true": True, "yes": True} | {
     "0": False,
     "false": False,
     "no": False,
 }
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model writes; temperature 0 is greedy. `asdict` is the record."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 160
+    seed: int = 7
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of transformers' `generate`."""
+        greedy = self.temperature == 0
+        return {
+            "do_sample": not greedy,
+            "temperature": None if greedy else self.temperature,
+            "top_p": None if greedy else self.top_p,
+            "top_k": None if greedy else self.top_k,
+            "max_new_tokens": self.max_new_tokens,
+        }
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ class Profile:
     dtype: str
     load_in_4bit: bool = True
     teacher_in_4bit: bool = False
-    temperature: float = 0.6
+    sampling_temperature: float = 0.6
     top_p: float = 0.95
     top_k: int = 20
     traces: int = 1200
@@ -179,15 +203,20 @@ class Profile:
         """Rows at once where the teacher or kd_student is evaluated."""
         return min(self.teacher_evaluation_batch, self.evaluation_batch)
 
-    def sampling(self, seed: int) -> dict[str, Any]:
-        """What decides a trace besides its teacher and its question."""
-        return {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "max_new_tokens": self.max_new_tokens,
-            "seed": seed,
-        }
+    def sampling(self, seed: int = DEFAULT_SEED) -> Sampling:
+        """How the teacher writes traces."""
+        return Sampling(
+            temperature=self.sampling_temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_new_tokens=self.max_new_tokens,
+            seed=seed,
+        )
+
+    @property
+    def greedy(self) -> Sampling:
+        """How students are evaluated: always the likeliest token."""
+        return Sampling(max_new_tokens=self.max_new_tokens)
 
     @property
     def run_folder(self) -> Path:
@@ -263,14 +292,19 @@ def get_profile(
 ) -> Profile:
     """The profile in force, environment overrides applied.
 
-    Raises ValueError for an unknown name or an override of the wrong type.
+    Raises CourseError for an unknown name or an override of the wrong type.
     """
     name = name or environment.get("DISTILL_PROFILE") or "mini"
     if name not in PROFILES:
         known = ", ".join(PROFILES)
-        raise ValueError(
+        raise CourseError(
             f"unknown profile {name!r}: choose one of {known}, for instance "
             "DISTILL_PROFILE=mini"
+        )
+    if "DISTILL_TEMPERATURE" in environment:
+        raise CourseError(
+            "DISTILL_TEMPERATURE is now DISTILL_SAMPLING_TEMPERATURE (of the "
+            "teacher's traces, not of distillation). Rename it or unset it."
         )
     profile = PROFILES[name]
     changes = {}
@@ -306,7 +340,7 @@ def parse_override(name: str, text: str, kind: type) -> object:
         return SWITCHES[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
         wanted = {bool: "1 or 0", int: "a whole number", float: "a number"}
-        raise ValueError(
+        raise CourseError(
             f"DISTILL_{name.upper()}={text!r}: expected {wanted[kind]}. "
             "Correct the environment variable or unset it."
         ) from error

@@ -16,7 +16,7 @@ from datetime import date as calendar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from helpers import PROFILE_NAMES
+from helpers import PROFILE_NAMES, CourseError
 from helpers.evaluate import (
     Evaluation,
     Scored,
@@ -45,7 +45,7 @@ _COMMAND = "python3 -m helpers "
 _PRIVATE_PATH = re.compile(r"(?:^|[\s=\"'(])(?:/\w|~|[A-Za-z]:[\\/]|\\\\)")
 
 
-class ResultFileError(ValueError):
+class ResultFileError(CourseError):
     """A result file is broken; the message names the file and the cure."""
 
 

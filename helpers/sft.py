@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -17,18 +18,19 @@ from typing import Any
 
 import torch
 
-from helpers import chat, parallel
+from helpers import CourseError, chat
 from helpers.models import (
     Loaded,
     add_lora,
     load_student,
     peak_memory_mb,
+    processes,
     quiet,
 )
 from helpers.profiles import RUNS, Profile, write_atomic
 
 
-class RunError(ValueError):
+class RunError(CourseError):
     """A training run that cannot start or continue as asked."""
 
 
@@ -54,7 +56,7 @@ class TrainingRun:
 
 def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
     """Adapter and tokenizer, complete or not at all; the first process."""
-    if not parallel.first():
+    if not processes().is_main_process:
         return
     draft = folder.with_name(folder.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -107,15 +109,15 @@ def open_run(
     Raises RunError when the folder holds a run with other settings, and
     under FSDP. Of several processes the first one alone deletes and writes.
     """
-    if parallel.sharded():
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise RunError(
             "under FSDP each process would hold a piece of the adapter, and "
             "the first one alone saves. Use data/accelerate/ddp.yaml: a "
             "student in 4 bits fits on each GPU."
         )
-    if parallel.first():
+    if processes().is_main_process:
         prepare_run(folder, settings, overwrite)
-    parallel.wait()
+    processes().wait_for_everyone()
     return last_checkpoint(folder / "resume")
 
 
@@ -213,7 +215,7 @@ def sft_config(
     from trl import SFTConfig
 
     per_step = profile.batch_size * profile.gradient_accumulation
-    per_step *= parallel.world()
+    per_step *= processes().num_processes
     steps = max(1, -(-rows // per_step)) * epochs
     return SFTConfig(
         output_dir=str((folder or RUNS / "unsaved") / "resume"),
@@ -258,7 +260,7 @@ def make_callback(
                 total=state.max_steps,
                 initial=state.global_step,
                 desc="training",
-                disable=not progress or not parallel.first(),
+                disable=not progress or not processes().is_main_process,
             )
 
         def on_step_end(self, args, state, control, **_):
@@ -389,9 +391,9 @@ def finish_run(
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
-    parallel.wait()  # nobody needs the checkpoints any more
-    if parallel.first():
+    processes().wait_for_everyone()  # nobody needs the checkpoints any more
+    if processes().is_main_process:
         write_atomic(folder / "log.json", json.dumps(record, indent=1))
         shutil.rmtree(folder / "resume", ignore_errors=True)
-    parallel.wait()
+    processes().wait_for_everyone()
     return read_run(folder)

@@ -13,16 +13,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from helpers import chat, parallel
+from helpers import CourseError, chat
 from helpers.answers import is_correct, split_trace
-from helpers.generate import Completion, Sampling, chunks, generate
-from helpers.models import weights_hash
+from helpers.generate import Completion, chunks, generate
+from helpers.models import processes, weights_hash
 from helpers.profiles import Profile, read_lines, write_atomic
 from helpers.scale.server import Server, ask_all
 
@@ -38,7 +39,7 @@ FIELDS = {
 }
 
 
-class TraceFileError(ValueError):
+class TraceFileError(CourseError):
     """A trace file that cannot be used; names file, line and cure."""
 
 
@@ -115,7 +116,7 @@ def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
     """
     if not path.exists():
         return False
-    wanted = {**profile.sampling(0), "seed": None}
+    wanted = {**asdict(profile.sampling(0)), "seed": None}
     found = [
         (row["id"], row["question"], row["gold"])
         + tuple({**row["sampling"], "seed": None}.get(name) for name in wanted)
@@ -368,7 +369,7 @@ def sampling_record(
     return {
         "teacher": Path(profile.teacher).name,
         "teacher_sha256": weights_hash(teacher)[:12],
-    } | profile.sampling(seed)
+    } | asdict(profile.sampling(seed))
 
 
 def generate_traces(
@@ -416,7 +417,7 @@ def shared_traces(
     its own, continues it after a kill, and the first one merges them. Raises
     TraceFileError when `path` already holds only some of the answers.
     """
-    world, rank = parallel.world(), parallel.rank()
+    world, rank = processes().num_processes, processes().process_index
     own = path if world == 1 else part_path(path, rank, world)
     if world > 1 and path.exists():
         record = sampling_record(profile, seed, teacher.model)
@@ -429,12 +430,12 @@ def shared_traces(
         own,
         profile=profile,
         seed=seed,
-        progress=parallel.first(),
+        progress=processes().is_main_process,
     )
-    parallel.wait()
-    if world > 1 and parallel.first():
+    processes().wait_for_everyone()
+    if world > 1 and processes().is_main_process:
         merge_parts(path, problems, world)
-    parallel.wait()
+    processes().wait_for_everyone()
     return load_traces(path)
 
 
@@ -541,8 +542,7 @@ def answer_chunk(
         teacher,
         tokenizer,
         prompts,
-        sampling=Sampling(profile.temperature, profile.top_p, profile.top_k),
-        max_new_tokens=profile.max_new_tokens,
+        sampling=profile.sampling(),
         batch_size=profile.generation_batch,
         progress="teacher" if progress else None,
     )

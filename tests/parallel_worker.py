@@ -9,9 +9,9 @@ from pathlib import Path
 
 import tiny
 
-from helpers import parallel
 from helpers.distill import Objective, distill_student
 from helpers.features import FeatureTerm
+from helpers.models import processes
 from helpers.sft import train_student
 from helpers.traces import shared_traces
 
@@ -54,7 +54,7 @@ def main(job: str, place: str, batch: str) -> None:
                 progress=False,
             )
         )
-    if parallel.first():
+    if processes().is_main_process:
         (folder / f"{job}.json").write_text(json.dumps(found))
 
 

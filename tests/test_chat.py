@@ -42,8 +42,7 @@ def seen_by_generate(monkeypatch, messages, loaded) -> list[list[int]]:
         loaded.model,
         loaded.tokenizer,
         [prompt],
-        sampling=Sampling(),
-        max_new_tokens=4,
+        sampling=Sampling(max_new_tokens=4),
         batch_size=1,
     )
     return seen

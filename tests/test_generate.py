@@ -34,7 +34,7 @@ def answers(loaded, wanted: list[str], size: int) -> list[module.Completion]:
         loaded.model,
         loaded.tokenizer,
         wanted,
-        max_new_tokens=TOKENS,
+        sampling=Sampling(max_new_tokens=TOKENS),
         batch_size=size,
     )
 
@@ -188,6 +188,7 @@ def test_sampling_options_greedy_and_sampled():
         "temperature": 0.6,
         "top_p": 0.95,
         "top_k": 20,
+        "max_new_tokens": 160,
     }
 
 
@@ -201,8 +202,7 @@ def test_generate_sampling_follows_the_seed():
             loaded.model,
             loaded.tokenizer,
             wanted,
-            sampling=Sampling(1.0, 1.0, 0),
-            max_new_tokens=TOKENS,
+            sampling=Sampling(1.0, 1.0, 0, TOKENS),
             batch_size=3,
         )
 

@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
-from helpers import parallel
 from helpers.profiles import DATA
 from helpers.sft import RunError, open_run, sft_config
 from helpers.traces import (
@@ -61,14 +61,6 @@ def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
     assert left == ["epoch_1", "epoch_2", "final", "log.json", "run.json"]
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
-    assert parallel.device() == "cpu"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert parallel.device() == "cuda:0"
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert parallel.device() == "cuda:3"
-
-
 def test_open_run_refuses_a_sharded_model(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RunError, match="FSDP.*ddp.yaml"):
@@ -110,7 +102,8 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
         return made.warmup_steps, made.logging_steps
 
     alone = schedule(4)
-    monkeypatch.setattr(parallel, "world", lambda: 2)
+    two = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr("helpers.sft.processes", lambda: two)
     assert schedule(2) == alone == (16, 8)
 
 

@@ -140,7 +140,8 @@ def test_profile_paths():
     assert get_profile("mini", {}).traces_path == (
         DATA / "traces" / "teacher.jsonl"
     )
-    for change in ("TRACES=50", "PROBLEMS=mine.jsonl", "TEMPERATURE=1"):
+    changes = "TRACES=50", "PROBLEMS=mine.jsonl", "SAMPLING_TEMPERATURE=1"
+    for change in changes:
         typed = dict([f"DISTILL_{change}".split("=")])
         path = get_profile("mini", typed).traces_path
         assert path == RUNS / "mini" / "traces" / "teacher.jsonl"

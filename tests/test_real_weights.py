@@ -27,7 +27,7 @@ from helpers.models import (
 )
 from helpers.plots.accuracy import learning_curve
 from helpers.problems import read_problems
-from helpers.profiles import write_atomic
+from helpers.profiles import Sampling, write_atomic
 from helpers.sft import train_student
 
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
@@ -156,7 +156,7 @@ def test_generate_real_weights_write_words(student):
         loaded.model,
         loaded.tokenizer,
         ["<bos>The capital of France is", "<bos>Once upon a time there"],
-        max_new_tokens=8,
+        sampling=Sampling(max_new_tokens=8),
         batch_size=2,
     )
     for answer in answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_loops_needs_four_repeats_of_eight_words():
 def test_answered_whoever_wrote_the_file(tmp_path):
     profile = tiny.profile(tmp_path)
     problems = tiny.problems(3)
-    record = {"backend": "vllm", **profile.sampling(8)}  # another seed
+    record = {"backend": "vllm", **asdict(profile.sampling(8))}  # another seed
     rows = [{**one, "sampling": record} for one in tiny.traces(3)]
     for one, problem in zip(rows, problems, strict=True):
         one |= {"id": problem["id"], "gold": problem["answer"]}

@@ -21,6 +21,7 @@ import tiny
 
 from helpers import chat
 from helpers.generate import generate
+from helpers.profiles import Sampling
 from helpers.scale.server import (
     AHEAD,
     Server,
@@ -125,7 +126,7 @@ def test_the_tiny_teacher_behind_a_server_writes_what_it_writes_here(
                 teacher.model,
                 teacher.tokenizer,
                 [prompt],
-                max_new_tokens=content["max_tokens"],
+                sampling=Sampling(max_new_tokens=content["max_tokens"]),
                 batch_size=1,
             )
         answer = completion(found.text, finish_reason=found.finish_reason)

@@ -102,7 +102,9 @@ def engine(monkeypatch):
 
 @pytest.fixture
 def profile(tmp_path):
-    return replace(tiny.profile(tmp_path), temperature=0.0, max_new_tokens=24)
+    return replace(
+        tiny.profile(tmp_path), sampling_temperature=0.0, max_new_tokens=24
+    )
 
 
 def test_vllm_traces_equal_the_local_ones(engine, profile, tmp_path):

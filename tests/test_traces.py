@@ -201,7 +201,7 @@ def refused(path: Path, folder: Path, content: bytes, **options: Any) -> str:
     ("options", "parts"),
     [
         ({"seed": 8}, ["line 1", "sampling", "'seed': 8"]),
-        ({"temperature": 0.7}, ["line 1", "sampling", "0.7"]),
+        ({"sampling_temperature": 0.7}, ["line 1", "sampling", "0.7"]),
         ({"max_new_tokens": 17}, ["line 1", "other problems or settings"]),
         ({"count": 3}, ["holds 14 traces", "only 3 problems"]),
     ],

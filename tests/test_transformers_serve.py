@@ -104,14 +104,14 @@ def served(tmp_path_factory) -> Iterator[Server]:
 
 def test_server_traces_are_those_of_the_local_teacher(served, tmp_path):
     """Greedy, so that text, tokens and reasons must agree word for word."""
-    there = ask(served, tmp_path / "there.jsonl", temperature=0.0)
+    there = ask(served, tmp_path / "there.jsonl", sampling_temperature=0.0)
     teacher = load_teacher(MINI)
     here = generate_traces(
         PROBLEMS,
         teacher.model,
         teacher.tokenizer,
         tmp_path / "here.jsonl",
-        profile=replace(MINI, temperature=0.0),
+        profile=replace(MINI, sampling_temperature=0.0),
         progress=False,
     )
     assert [row["id"] for row in there] == [row["id"] for row in PROBLEMS]
@@ -123,11 +123,13 @@ def test_server_traces_are_those_of_the_local_teacher(served, tmp_path):
 
 def test_server_traces_sample_by_seed(served, tmp_path):
     """Its `top_k` is refused, so the sampling is said in other words."""
-    first = ask(served, tmp_path / "one.jsonl", temperature=1.5)
-    again = ask(served, tmp_path / "two.jsonl", temperature=1.5)
+    first = ask(served, tmp_path / "one.jsonl", sampling_temperature=1.5)
+    again = ask(served, tmp_path / "two.jsonl", sampling_temperature=1.5)
     assert first == again
-    greedy = ask(served, tmp_path / "k.jsonl", temperature=1.5, top_k=1)
-    coldest = ask(served, tmp_path / "greedy.jsonl", temperature=0.0)
+    greedy = ask(
+        served, tmp_path / "k.jsonl", sampling_temperature=1.5, top_k=1
+    )
+    coldest = ask(served, tmp_path / "greedy.jsonl", sampling_temperature=0.0)
     texts = [
         [row["qwen3_answer"] for row in rows]
         for rows in (first, greedy, coldest)

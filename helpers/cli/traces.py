@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from helpers import parallel
 from helpers.cli.commands import command_parser
+from helpers.models import processes
 from helpers.profiles import get_profile
 from helpers.scale.server import Server
 from helpers.traces import audit_traces, server_traces, shared_traces
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         parser.error("--server and --model belong together")
     if options.server and options.engine != ENGINES[0]:
         parser.error("--server computes elsewhere: leave --engine out")
-    if options.server and parallel.world() > 1:
+    if options.server and processes().num_processes > 1:
         parser.error("--server wants one process: leave the launcher out")
     if options.tensor_parallel and options.engine != "vllm":
         parser.error("--tensor-parallel belongs to --engine vllm")
@@ -70,10 +70,12 @@ def main(argv: list[str]) -> int:
         traces = shared_traces(
             problems, teacher, path, profile=profile, seed=options.seed
         )
-    if parallel.first():
+    if processes().is_main_process:
         for name, value in audit_traces(traces).items():
             print(f"{name:>22}  {value}")
-    if parallel.world() == 1:  # of several, each continues a file of its own
+    if (
+        processes().num_processes == 1
+    ):  # of several, each continues a file of its own
         print(pace(traces[known:], time.perf_counter() - started))
     return 0
 

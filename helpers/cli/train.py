@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers import parallel
 from helpers.cli.commands import command_parser
+from helpers.models import processes
 from helpers.profiles import get_profile
 from helpers.sft import train_student
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         seed=options.seed,
         overwrite=options.overwrite,
     )
-    if not parallel.first():
+    if not processes().is_main_process:
         return 0
     print(
         f"{done.steps} steps in {done.seconds:.0f} s, final loss "

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from helpers.cli.environment import REPOSITORY
+from helpers.models import processes
 from helpers.profiles import DATA
 from helpers.results import package_versions, replace_file
 
@@ -40,7 +41,6 @@ def traces_speed(folder: Path, size: int, batch: int) -> float:
     """Tokens a second of the teacher, from loaded to merged."""
     from dataclasses import replace
 
-    from helpers import parallel
     from helpers.models import load_teacher
     from helpers.problems import load_problems
     from helpers.profiles import get_profile
@@ -49,7 +49,7 @@ def traces_speed(folder: Path, size: int, batch: int) -> float:
     profile = replace(get_profile("mini", {}), generation_batch=batch)
     problems = load_problems(profile.problems, "train", limit=size)
     teacher = load_teacher(profile)
-    parallel.wait()
+    processes().wait_for_everyone()
     started = time.perf_counter()
     rows = shared_traces(
         problems, teacher, folder / "traces.jsonl", profile=profile
@@ -62,7 +62,6 @@ def sft_speed(size: int, batch: int) -> float:
     """Tokens a second of a median step, the global batch always the same."""
     from dataclasses import replace
 
-    from helpers import parallel
     from helpers.models import add_lora, load_student
     from helpers.profiles import get_profile, set_seed
     from helpers.sft import build_trainer, encode_traces
@@ -80,7 +79,9 @@ def sft_speed(size: int, batch: int) -> float:
         student,
         rows,
         None,
-        profile=replace(profile, batch_size=batch // parallel.world()),
+        profile=replace(
+            profile, batch_size=batch // processes().num_processes
+        ),
         epochs=1,
         seed=7,
         progress=False,
@@ -92,14 +93,13 @@ def sft_speed(size: int, batch: int) -> float:
 
 def main(job: str, folder: Path, size: int) -> None:
     """What torchrun starts; the first process leaves the figure."""
-    from helpers import parallel
 
     batch = JOBS[job][1]
     if job == "traces":
         speed = traces_speed(folder, size, batch)
     else:
         speed = sft_speed(size, batch)
-    if parallel.first():
+    if processes().is_main_process:
         (folder / f"{job}.json").write_text(json.dumps(speed))
 
 

@@ -12,13 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers import parallel
 from helpers.cli.commands import command_parser
 from helpers.distill import Objective, distill_student, pair_profile
 from helpers.evaluate import Evaluation, evaluate
 from helpers.features import FeatureTerm
 from helpers.logit_cache import write_cache
-from helpers.models import Loaded, add_lora, load_student, load_teacher
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    load_teacher,
+    processes,
+)
 from helpers.problems import load_problems
 from helpers.profiles import RUNS, Profile, get_profile, set_seed
 from helpers.results import ARM_NAMES, KD_RESULTS, to_result, write_result
@@ -116,8 +121,8 @@ def train_arm(
     objective = objective or OBJECTIVES.get(arm, Objective())
     teacher, cache = load_teacher(profile), None
     if arm == "logit_cached":
-        if not parallel.first():
-            parallel.wait()  # then the cache is there and is only opened
+        if not processes().is_main_process:
+            processes().wait_for_everyone()  # then it is only opened
         cache = write_cache(
             traces,
             teacher,
@@ -129,8 +134,8 @@ def train_arm(
             temperature=objective.temperature,
             max_length=profile.max_length,
         )
-        if parallel.first():
-            parallel.wait()
+        if processes().is_main_process:
+            processes().wait_for_everyone()
         teacher = replace(teacher, model=None)  # it may go now
     done = distill_student(
         traces, objective=objective, teacher=teacher, cache=cache, **common
@@ -185,7 +190,7 @@ def main(argv: list[str]) -> int:
         seed=options.seed,
         top_k=options.top_k,
     )
-    if not parallel.first():
+    if not processes().is_main_process:
         return 0
     scores = score_arm(student, profile, options.split)
     print(

@@ -19,7 +19,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tenacity import (
 )
 from tqdm.auto import tqdm
 
-from helpers import chat
+from helpers import CourseError, chat
 from helpers.generate import Completion
 from helpers.profiles import Profile
 
@@ -40,7 +40,7 @@ BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 AHEAD = 4  # questions a worker past the first gap: what a kill may cost
 
 
-class ServerError(RuntimeError):
+class ServerError(CourseError):
     """A server that gives no usable answer; says what and what to do."""
 
 
@@ -75,7 +75,7 @@ class Server:
         return {
             "teacher": Path(self.model).name,
             "backend": "server",
-        } | profile.sampling(seed)
+        } | asdict(profile.sampling(seed))
 
 
 def ask_all(
@@ -162,7 +162,7 @@ def request(
     return {
         "model": server.model,
         "messages": messages,
-        "temperature": profile.temperature,
+        "temperature": profile.sampling_temperature,
         "top_p": profile.top_p,
         "top_k": profile.top_k,
         "max_tokens": profile.max_new_tokens,

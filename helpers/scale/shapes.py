@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers import CourseError
 from helpers.cli.environment import REPOSITORY
 from helpers.profiles import revision_of
 
@@ -22,7 +23,7 @@ BIASED = ("qwen2",)
 FAMILIES = ("llama", *NORMED_HEADS, *BIASED)
 
 
-class PlanError(ValueError):
+class PlanError(CourseError):
     """A model or a setting that cannot be planned; says what to do."""
 
 

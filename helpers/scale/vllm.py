@@ -16,19 +16,21 @@ vLLM 0.32.0 built for CPUs, never on a GPU or with more than one.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers import chat, parallel, select_profile
+from helpers import CourseError, chat, select_profile
 from helpers.cli.commands import command_parser
 from helpers.generate import Completion
+from helpers.models import processes
 from helpers.profiles import Profile, revision_of
 
 CHUNK = 256  # problems handed over at once: what a kill may cost at most
 
 
-class EngineError(RuntimeError):
+class EngineError(CourseError):
     """vLLM that is missing or gives no usable answer; says what to do."""
 
 
@@ -38,7 +40,7 @@ def vllm_record(profile: Profile, seed: int) -> dict[str, Any]:
         "teacher": Path(profile.teacher).name,
         "backend": "vllm",
         "dtype": profile.dtype,
-    } | profile.sampling(seed)
+    } | asdict(profile.sampling(seed))
 
 
 def vllm_traces(
@@ -61,10 +63,10 @@ def vllm_traces(
     from helpers.models import check_model_id
     from helpers.traces import teacher_messages, write_traces
 
-    if parallel.world() > 1:
+    if processes().num_processes > 1:
         raise EngineError(
             "vLLM starts its own processes. Start it once, without a "
-            f"launcher, with --tensor-parallel {parallel.world()}."
+            f"launcher, with --tensor-parallel {processes().num_processes}."
         )
     name = check_model_id(profile.teacher)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision_of(name))
@@ -129,7 +131,7 @@ def sampling_params(
     turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)[0]
     return [
         SamplingParams(
-            temperature=profile.temperature,
+            temperature=profile.sampling_temperature,
             top_p=profile.top_p,
             top_k=profile.top_k,
             max_tokens=profile.max_new_tokens,
