@@ -155,7 +155,10 @@ class Profile:
     Lengths and `max_new_tokens` are tokens, batch sizes are rows. kd_chunk:
     positions whose logits exist at once in logit distillation, 0 for all.
     teacher_evaluation_batch: of the teacher and of kd_student, whose caches
-    are larger than the student's.
+    are larger than the student's. theory_batch: rows trained at once in
+    notebook 01. analysis_batch and analysis_length: rows, and tokens of each,
+    whose logits or hidden states notebooks 01, 05 and 06 hold at once; longer
+    rows are cut there.
     """
 
     name: str
@@ -185,6 +188,9 @@ class Profile:
     gradient_checkpointing: bool = False
     kd_batch_size: int = 16
     kd_chunk: int = 0
+    theory_batch: int = 8
+    analysis_batch: int = 32
+    analysis_length: int = 320
     evaluation: int = 600
     seed: int = 7
 
@@ -258,6 +264,9 @@ PROFILES = {
         gradient_checkpointing=True,
         kd_batch_size=1,
         kd_chunk=256,
+        theory_batch=1,
+        analysis_batch=1,
+        analysis_length=256,
         evaluation=200,
     ),
     "full": Profile(
@@ -282,6 +291,9 @@ PROFILES = {
         gradient_checkpointing=True,
         kd_batch_size=1,
         kd_chunk=256,
+        theory_batch=1,
+        analysis_batch=2,
+        analysis_length=512,
         evaluation=1319,
     ),
 }
