@@ -27,7 +27,6 @@ from torch import Tensor
 
 from helpers import CourseError
 from helpers.losses import (
-    check_k,
     check_options,
     check_vocabularies,
     log_probabilities,
@@ -315,7 +314,11 @@ def new_index(
     width = config.vocab_size
     check_vocabularies(tokenizer, teacher.tokenizer, width, width)
     vocabulary = min(len(tokenizer), width)  # what lies behind is padding
-    check_k(k, vocabulary)
+    if not 1 <= k <= vocabulary:
+        raise LogitCacheError(
+            f"k is {k}, but the vocabulary has {vocabulary} tokens: use 1 to "
+            f"{vocabulary}"
+        )
     asked = [(t["id"], t["question"], t["qwen3_answer"]) for t in traces]
     labels = [label for row in rows for label in row["labels"][1:]]
     return {

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 
+from helpers import CourseError
 from helpers.logit_cache import LogitCacheError, open_cache, write_cache
 from helpers.losses import (
     LossError,
@@ -338,7 +339,7 @@ def test_write_cache_refuses_a_cache_of_another_tokenizer(copy):
 
 @pytest.mark.parametrize("k", [0, 10**6])
 def test_write_cache_refuses_a_k_beyond_the_vocabulary(tmp_path, k):
-    with pytest.raises(LossError, match=f"k is {k}, but the vocabulary"):
+    with pytest.raises(CourseError, match=f"k is {k}, but the vocabulary"):
         write(tmp_path / "new", k=k)
 
 
