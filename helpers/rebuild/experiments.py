@@ -133,6 +133,7 @@ def train_arm(
             k=top_k,
             temperature=objective.temperature,
             max_length=profile.max_length,
+            batch_size=profile.batch_size,
         )
         if processes().is_main_process:
             processes().wait_for_everyone()
