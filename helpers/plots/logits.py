@@ -21,7 +21,7 @@ from helpers.plots.style import (
     TEACHER,
     figure,
 )
-from helpers.results import Group
+from helpers.rebuild.arms import Group
 
 _MARKERS = "osD^v"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1)))
