@@ -13,10 +13,8 @@ from helpers.distill import Objective, distill_student
 from helpers.features import (
     FeatureTerm,
     Projectors,
-    cka_grid,
     depth,
     layer_map,
-    layer_states,
     linear_cka,
     tapped,
     width,
@@ -130,13 +128,6 @@ def test_missing_layer_is_named(teacher):
     with pytest.raises(LossError, match=r"no layer 3.*0 .*to 2"):
         with tapped(teacher.model, [3]):
             pass
-
-
-def test_layer_states_are_the_masked_positions(teacher):
-    mask = torch.tensor([[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
-    layers = layer_states(teacher.model, IDS, torch.ones_like(IDS), mask)
-    assert [tuple(layer.shape) for layer in layers] == [(3, 64)] * 3
-    assert cka_grid(layers, layers).diagonal().allclose(torch.ones(3).double())
 
 
 # --- the trainer ---
