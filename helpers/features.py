@@ -42,13 +42,9 @@ class FeatureTerm:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise LossError(
-                "no pair of layers: give one or more, or a map's name"
-            )
+            raise LossError("no pair of layers: give one, or a map's name")
         if not 0 <= self.weight < math.inf:
-            raise LossError(
-                f"the feature weight is {self.weight}: use 0 or more"
-            )
+            raise LossError(f"feature weight is {self.weight}: use 0 or more")
 
     def pairs(self, student: Any, teacher: Any) -> Pairs:
         """The pairs for two models; LossError for a layer they lack."""
@@ -62,17 +58,12 @@ class FeatureTerm:
 
 def depth(model: Any) -> int:
     """The number of blocks, which is also the index of the last layer."""
-    return decoder_config(model).num_hidden_layers
+    return model.config.get_text_config().num_hidden_layers
 
 
 def width(model: Any) -> int:
     """The width of the hidden states."""
-    return decoder_config(model).hidden_size
-
-
-def decoder_config(model: Any) -> Any:
-    """The part of the configuration that describes the text decoder."""
-    return model.config.get_text_config()
+    return model.config.get_text_config().hidden_size
 
 
 def decoder_of(model: Any) -> nn.Module:
@@ -146,23 +137,6 @@ def cka_grid(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """
     rows = [[linear_cka(s, t) for t in teacher] for s in student]
     return torch.stack([torch.stack(row) for row in rows])
-
-
-@torch.no_grad()
-def layer_states(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
-) -> list[Tensor]:
-    """States of all layers at the masked-in positions: (positions, width).
-
-    input_ids, attention_mask, mask: (batch, tokens). Makes no logits.
-    """
-    states = decoder_of(model)(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        output_hidden_states=True,
-        use_cache=False,
-    ).hidden_states
-    return [layer[mask.bool()] for layer in states]
 
 
 def layer_map(
@@ -285,7 +259,8 @@ def relation_loss(
     asked = pairs.any(dim=-1)  # a row with one position has no relations
     student = relations(student_states, pairs)[asked]
     teacher = relations(teacher_states.detach(), pairs)[asked]
-    return mean_kl(teacher, student)
+    rows = (teacher.exp() * (teacher - student)).sum(dim=-1)  # KL, each
+    return finite(rows.sum() / max(len(rows), 1))
 
 
 def relations(states: Tensor, pairs: Tensor) -> Tensor:
@@ -294,38 +269,6 @@ def relations(states: Tensor, pairs: Tensor) -> Tensor:
     cosines = unit @ unit.transpose(1, 2)
     cosines = cosines.masked_fill(~pairs, -1e30)  # not -inf: 0 * inf is NaN
     return (cosines / RELATION_TEMPERATURE).log_softmax(dim=-1)
-
-
-def attention_loss(
-    student_attention: Tensor, teacher_attention: Tensor, mask: Tensor
-) -> Tensor:
-    """KL between where teacher and student look, a scalar.
-
-    Attention is (batch, heads, tokens, tokens), as `output_attentions`
-    gives it with eager attention; the mean over heads makes any two numbers
-    of heads comparable (MiniLM, arXiv:2002.10957, section 3.1, asks for
-    equal ones). `mask` is (batch, tokens): positions that look.
-    """
-    for attention in (student_attention, teacher_attention):
-        if attention.ndim != 4:
-            raise LossError(
-                f"attention of shape {tuple(attention.shape)}: pass (batch, "
-                "heads, tokens, tokens), which needs the model loaded with "
-                'attn_implementation="eager"'
-            )
-    looks = [
-        widened(attention.mean(dim=1)).clamp(min=SMALL).log()
-        for attention in (student_attention, teacher_attention.detach())
-    ]
-    check_mask(looks[0], mask)
-    student, teacher = (look[mask.bool()] for look in looks)
-    return mean_kl(teacher, student)
-
-
-def mean_kl(first: Tensor, second: Tensor) -> Tensor:
-    """Mean over rows of KL(first || second), log-probabilities (rows, n)."""
-    rows = (first.exp() * (first - second)).sum(dim=-1)
-    return finite(rows.sum() / max(len(rows), 1))
 
 
 def widened(states: Tensor) -> Tensor:
@@ -342,10 +285,7 @@ def check_mask(tensor: Tensor, mask: Tensor) -> None:
             "as shift_for_next_token gives it"
         )
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise LossError(
-            "the mask holds more than 0 and 1: from labels, pass "
-            "labels != -100"
-        )
+        raise LossError("the mask is not 0 and 1: pass labels != -100")
 
 
 def finite(loss: Tensor) -> Tensor:

@@ -30,22 +30,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from helpers.features import LossError, check_mask, finite, hidden_state_loss
+from helpers.chat import check_vocabularies as check_vocabularies  # here too
+from helpers.features import LossError, check_mask, finite
+from helpers.features import hidden_state_loss as hidden_state_loss
 
-__all__ = [
-    "LossError",
-    "check_options",
-    "check_vocabularies",
-    "chunked_kd_loss",
-    "divergence",
-    "entropy",
-    "hidden_state_loss",
-    "kd_loss",
-    "output_head",
-    "sampled_kd_loss",
-    "shift_for_next_token",
-    "topk_kd_loss",
-]
 KINDS = ("forward", "reverse", "jsd", "skew")
 LOG_ZERO = -1e30  # stands for log 0: finite, so that 0 * log 0 is 0, not NaN
 MASS_SLACK = 0.02  # what float16 log-probabilities may sum to beyond 1
@@ -61,64 +49,26 @@ def check_options(
     skew: float = 0.1,
 ) -> None:
     """The numbers and names a loss is called with."""
-    if not 0 < temperature < math.inf:
-        raise LossError(
-            f"the temperature is {temperature}: use a number above 0, say 1.0"
-        )
     if kind not in KINDS:
         raise LossError(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
-    if not 0 <= beta <= 1:
-        raise LossError(f"beta is {beta}: use a number from 0 to 1, say 0.5")
-    if not 0 <= skew < 1:
-        raise LossError(f"skew is {skew}: use 0 or more, below 1, say 0.1")
+    for name, value, fits, cure in (
+        ("temperature", temperature, 0 < temperature < math.inf, "above 0"),
+        ("beta", beta, 0 <= beta <= 1, "from 0 to 1"),
+        ("skew", skew, 0 <= skew < 1, "from 0, below 1"),
+    ):
+        if not fits:
+            raise LossError(f"{name} is {value}: use a number {cure}")
 
 
-def check_widths(student: int, teacher: int, size: int | None = None) -> None:
-    """Both models' logits over as many tokens; `size` of them are real."""
+def check_widths(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Both models' logits over as many tokens."""
+    student, teacher = student_logits.shape[-1], teacher_logits.shape[-1]
     if student != teacher:
         raise LossError(
             f"the student's logits are {student} wide and the teacher's "
             f"{teacher}: with one tokenizer, this is padding, so cut both "
-            f"with logits[..., :{size or 'len(tokenizer)'}]"
+            "with logits[..., :len(tokenizer)]"
         )
-
-
-def check_ids(ids: Tensor, vocabulary: int) -> Tensor:
-    """Token ids that the student knows, as int64."""
-    ids = ids.long()
-    if ids.numel() and not (0 <= ids.min() and ids.max() < vocabulary):
-        raise LossError(
-            f"the token ids run from {ids.min()} to {ids.max()}, but the "
-            f"student knows 0 to {vocabulary - 1}: use a teacher, or a "
-            "cache, with the student's tokenizer"
-        )
-    return ids
-
-
-def check_vocabularies(
-    student_tokenizer: Any,
-    teacher_tokenizer: Any,
-    student_vocab: int,
-    teacher_vocab: int,
-) -> None:
-    """Logits can be compared only where id n is the same token for both.
-
-    `student_vocab` and `teacher_vocab` are the widths of the logits. Raises
-    LossError when the tokenizers differ, and when the widths alone do: a
-    vocabulary is often padded to a round number.
-    """
-    student = student_tokenizer.get_vocab()
-    teacher = teacher_tokenizer.get_vocab()
-    if student != teacher:
-        shared = len(student.items() & teacher.items())
-        raise LossError(
-            f"the tokenizers differ: the student's has {len(student)} "
-            f"tokens, the teacher's {len(teacher)}, and {shared} have the "
-            "same id; choose a pair with one tokenizer, or train on the "
-            "teacher's text"
-        )
-    size = min(len(student), student_vocab, teacher_vocab)
-    check_widths(student_vocab, teacher_vocab, size)
 
 
 def kd_loss(
@@ -147,7 +97,7 @@ def kd_loss(
     Raises LossError for anything that does not fit together, and for NaN.
     """
     check_mask(student_logits, mask)
-    check_widths(student_logits.shape[-1], teacher_logits.shape[-1])
+    check_widths(student_logits, teacher_logits)
     check_options(temperature, kind, beta, skew)
     mask = mask.bool()
     per_position = divergence(
@@ -219,21 +169,15 @@ def output_head(
     """What a model does to its last hidden states to get logits.
 
     Its output embedding with the bias, then what the configuration adds:
-    Cohere's `logit_scale`, and Gemma 2's `final_logit_softcapping`, which
-    bends every logit below that cap. `vocabulary`: columns that mean a
-    token; the padding behind them is cut off. Raises LossError where the
-    configuration scales logits in another way.
+    Cohere's `logit_scale` and Gemma 2's `final_logit_softcapping`.
+    `vocabulary`: columns that mean a token; the padding behind them is cut
+    off. Raises LossError where the configuration scales in another way.
     """
-    head, config = (
-        model.get_output_embeddings(),
-        model.config.get_text_config(),
-    )
-    for name in OTHER_SCALES:
-        if getattr(config, name, None) not in (None, 1):
-            raise LossError(
-                f"this model scales its logits by {name}, which is not in "
-                "its head: use kd_loss on the model's own logits"
-            )
+    head = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    others = [n for n in OTHER_SCALES if (getattr(config, n, 1) or 1) != 1]
+    if others:
+        raise LossError(f"{others} scale its logits too: use kd_loss on them")
     scale = getattr(config, "logit_scale", None)
     cap = getattr(config, "final_logit_softcapping", None)
 
@@ -273,18 +217,15 @@ def chunked_kd_loss(
     compare = partial(
         divergence, temperature=temperature, kind=kind, beta=beta, skew=skew
     )
-    to_student, to_teacher = (
-        partial(functional.linear, weight=head)
-        if torch.is_tensor(head)
-        else head
-        for head in (student_head, teacher_head)
-    )
+
+    def logits_of(hidden: Tensor, head: Head) -> Tensor:
+        return hidden @ head.T if torch.is_tensor(head) else head(hidden)
 
     def chunk_sum(student_part: Tensor, teacher_part: Tensor) -> Tensor:
         with torch.no_grad():
-            teacher_logits = to_teacher(teacher_part)
-        student_logits = to_student(student_part)
-        check_widths(student_logits.shape[-1], teacher_logits.shape[-1])
+            teacher_logits = logits_of(teacher_part, teacher_head)
+        student_logits = logits_of(student_part, student_head)
+        check_widths(student_logits, teacher_logits)
         return compare(student_logits, teacher_logits).sum()
 
     mask = mask.bool()
@@ -315,14 +256,18 @@ def topk_kd_loss(
     lower a KL, so the loss is a lower bound of `kd_loss`, and equal to it at
     k = vocab. Without `tail` the teacher is renormalized over its top k,
     which is biased: the student learns that nothing else is ever said.
-
-    Raises LossError for anything that does not fit together, and for NaN.
+    Raises LossError as `kd_loss` does.
     """
     check_mask(student_logits, mask)
     check_options(temperature)
     mask = mask.bool()
     student = log_probabilities(student_logits[mask], temperature)
-    ids = check_ids(topk_ids[mask], student.shape[-1])  # (positions, k)
+    ids, vocabulary = topk_ids[mask].long(), student.shape[-1]
+    if ids.numel() and not (0 <= ids.min() and ids.max() < vocabulary):
+        raise LossError(
+            f"token ids from {ids.min()} to {ids.max()} for a student of "
+            f"{vocabulary}: use a teacher or cache with its tokenizer"
+        )
     teacher = topk_logprobs.detach()[mask].to(student.dtype)
     covered = teacher.logsumexp(dim=-1, keepdim=True)
     if (covered > MASS_SLACK).any():
@@ -333,42 +278,12 @@ def topk_kd_loss(
     student_top = student.gather(-1, ids)
     if not tail:
         teacher = teacher - covered
-    elif ids.shape[-1] < student.shape[-1]:
+    elif ids.shape[-1] < vocabulary:
         others = student.scatter(-1, ids, LOG_ZERO).logsumexp(-1, True)
         student_top = torch.cat([student_top, others], dim=-1)
         remaining = (-torch.expm1(covered)).clamp(min=0).log()
         teacher = torch.cat([teacher, remaining], dim=-1)
     total = kl(teacher.clamp(min=LOG_ZERO), student_top).sum()
-    return scaled_mean(total, mask, temperature)
-
-
-def sampled_kd_loss(
-    student_logits: Tensor,
-    sample_ids: Tensor,
-    sample_weights: Tensor,
-    mask: Tensor,
-    *,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Cross-entropy to tokens drawn from the teacher, a scalar.
-
-    `sample_ids` and `sample_weights` are (batch, tokens, n): tokens drawn
-    from p at this temperature, and count / draws for each; an unused place
-    has weight 0. Over *fresh* draws from p, loss and gradient are unbiased:
-    their mean is the cross-entropy of p and q, which lies above `kd_loss` by
-    the teacher's entropy times T**2. Draws that are kept on disk and read
-    again repeat one error instead. Draws from another distribution r, as
-    the tempered proposal of Sparse Logit Sampling (arXiv:2503.16870), need
-    weights count / draws * p / r, which the caller must give.
-    Raises LossError as `topk_kd_loss` does.
-    """
-    check_mask(student_logits, mask)
-    check_options(temperature)
-    mask = mask.bool()
-    student = log_probabilities(student_logits[mask], temperature)
-    ids = check_ids(sample_ids[mask], student.shape[-1])
-    weights = sample_weights.detach()[mask].to(student.dtype)
-    total = -(weights * student.gather(-1, ids)).sum()
     return scaled_mean(total, mask, temperature)
 
 

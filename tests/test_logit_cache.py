@@ -346,7 +346,7 @@ def test_write_cache_refuses_a_cache_of_another_teacher(copy):
 
 
 def test_write_cache_refuses_what_it_cannot_ask(tmp_path):
-    with pytest.raises(LossError, match="tokenizers differ"):
+    with pytest.raises(CourseError, match="tokenizers differ"):
         write(tmp_path / "new", teacher=tiny.plain_student())
     for k in (0, 10**6):
         with pytest.raises(CourseError, match=f"k is {k}"):
