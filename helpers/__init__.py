@@ -6,8 +6,11 @@ and huggingface_hub are imported. It imports the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 PROFILE_NAMES = ("mini", "laptop", "full")
@@ -75,6 +78,27 @@ def read_lines(path: Path) -> list[str]:
     """
     lines = path.read_text(encoding="utf-8").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what libraries print while they load; errors still rise.
+
+    `Loaded.backend` says in one line what the banners say in several.
+    """
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        library.setLevel(level)
 
 
 def _set_switches() -> None:

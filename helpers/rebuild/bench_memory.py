@@ -44,7 +44,7 @@ def measure(point: Point) -> dict[str, Any]:
 
     from helpers.models import (
         load_student,
-        peak_in_use,
+        peak_memory_mb,
         reset_peak,
         unsloth_backend,
     )
@@ -74,7 +74,7 @@ def measure(point: Point) -> dict[str, Any]:
         if not reset_peak():
             raise OSError("/proc/self/clear_refs cannot be written here")
         run()
-        peak = peak_in_use() - start
+        peak = round(peak_memory_mb() * MIB) - start
     device = "cpu"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
@@ -182,20 +182,18 @@ def own(model: Any) -> None:
     gc.collect()
 
 
-# --- what is in use ---------------------------------------------------------
-
-
 def in_use() -> int:
     """Bytes in use now, of the GPU where there is one."""
+    import psutil
     import torch
 
-    from helpers.models import process_bytes, trim
+    from helpers.models import reset_peak
 
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
     gc.collect()
-    trim()
-    return process_bytes("VmRSS")
+    reset_peak()  # gives freed memory back
+    return psutil.Process().memory_info().rss
 
 
 # --- all points -------------------------------------------------------------
