@@ -1,24 +1,27 @@
 """Widgets of the course: sliders that train.
 
-Pictures travel as PNG bytes in an Image widget, so they can be updated from
-the thread that trains while the notebook stays responsive.
+A `Sweep` is a setting and the values that it takes; a `TrainingSlider` trains
+one of its points wherever it stops. Pictures travel as PNG bytes in an Image
+widget, so they can be updated from the thread that trains while the notebook
+stays responsive.
 """
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from helpers.distill import Objective, pair_profile, pair_trainer
+from helpers import CourseError
+from helpers.distill import Lesson, Objective, pair_profile
 from helpers.evaluate import Evaluation, evaluate, wilson_interval
 from helpers.features import FeatureTerm
 from helpers.models import (
@@ -37,6 +40,7 @@ from helpers.traces import filter_traces, load_traces
 
 RESULTS = DATA / "results"
 POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 384, 3, 128
+PAIR_TRACES, PAIR_EPOCHS = 256, 4
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Sweep:
     """A setting, the values it takes, and how one point is made.
 
     train: called with a value and the keywords profile, seed, stop and
-        progress of `rank_point`.
+        progress of `train_point`.
     """
 
     name: str
@@ -89,8 +93,8 @@ class Sweep:
 
 
 def find_sweep(name: str) -> Sweep:
-    """The sweep of that name; its module is imported only now."""
-    return getattr(import_module(SWEEPS[name]), f"{name}_sweep")()
+    """The sweep of that name."""
+    return SWEEPS[name]
 
 
 def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
@@ -107,32 +111,47 @@ def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
 
 def point_data(profile: Profile) -> tuple[list[dict], list[dict]]:
     """The traces and the validation problems that every point shares."""
-    kept, _ = filter_traces(load_traces(profile.traces_path))
+    sound, _ = filter_traces(load_traces(profile.traces_path))
     problems = load_problems(
         profile.problems, "validation", limit=POINT_PROBLEMS
     )
-    return list(kept)[:POINT_TRACES], problems
+    return list(sound)[:POINT_TRACES], problems
 
 
-def rank_sweep() -> Sweep:
-    """LoRA rank, the student of notebook 03."""
-    return Sweep("rank", "LoRA rank", (1, 2, 4, 8, 16, 32), rank_point)
-
-
-def rank_point(
-    rank: float,
+def train_point(
+    x: float,
+    build: Callable[..., tuple[Loaded, Any]],
     *,
     profile: Profile,
     seed: int = 7,
     stop: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
-    """Train the 4-bit student at one rank; None when `stop()` became true.
+    """Train a fresh student and score it; None when `stop()` became true.
 
-    `progress` is called with (steps done, steps in all) after every step.
+    build: the student and its trainer, from the value, the traces, the
+    profile and the seed. `progress` is called with (steps done, steps in all)
+    after every step.
     """
     started = time.perf_counter()
     traces, problems = point_data(profile)
+    student, trainer = build(x, traces, profile, seed)
+    trainer.add_callback(step_callback(stop, progress))
+    trainer.train()
+    if stop is not None and stop():
+        return None
+    evaluation = evaluate(student, problems, profile=profile)
+    seconds = time.perf_counter() - started
+    correct = sum(evaluation.correct)
+    return Point(x, correct, len(problems), seconds), evaluation
+
+
+def rank_trainer(
+    rank: float, traces: list[dict], profile: Profile, seed: int
+) -> tuple[Loaded, Any]:
+    """The 4-bit student of notebook 03 at one rank."""
+    if rank < 1 or rank != int(rank):
+        raise CourseError(f"rank {rank:g}: use a whole number of 1 or more.")
     student = add_lora(load_student(profile), rank=int(rank), seed=seed)
     rows, _ = encode_traces(
         traces, student.tokenizer, max_length=profile.max_length
@@ -146,38 +165,67 @@ def rank_point(
         seed=seed,
         progress=False,
     )
-    return finish_point(
-        rank,
-        trainer,
-        student,
-        problems,
-        profile=profile,
-        started=started,
-        stop=stop,
-        progress=progress,
-    )
+    return student, trainer
 
 
-def finish_point(
+def pair_point(
     x: float,
-    trainer: Any,
-    student: Loaded,
-    problems: list[dict],
     *,
+    objective_at: Callable[[float], Objective],
     profile: Profile,
-    started: float,
-    stop: Callable[[], bool] | None,
-    progress: Callable[[int, int], None] | None,
+    **options: Any,
 ) -> Made:
-    """Train until the end or until `stop()`, then score."""
-    trainer.add_callback(step_callback(stop, progress))
-    trainer.train()
-    if stop is not None and stop():
-        return None
-    evaluation = evaluate(student, problems, profile=profile)
-    seconds = time.perf_counter() - started
-    correct = sum(evaluation.correct)
-    return Point(x, correct, len(problems), seconds), evaluation
+    """Train the small student on the objective at `x`."""
+
+    def build(
+        x: float, traces: list[dict], profile: Profile, seed: int
+    ) -> tuple[Loaded, Any]:
+        objective = objective_at(x)
+        student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
+        lesson = Lesson(traces[:PAIR_TRACES], load_teacher(profile), objective)
+        return student, lesson.trainer(
+            student,
+            profile=replace(profile, epochs=PAIR_EPOCHS),
+            seed=seed,
+            progress=False,
+        )
+
+    return train_point(x, build, profile=pair_profile(profile), **options)
+
+
+def at_temperature(temperature: float) -> Objective:
+    """The teacher's logits alone, softened."""
+    return Objective(temperature=temperature)
+
+
+def at_weight(weight: float) -> Objective:
+    """The teacher's text, and the states of every block."""
+    return Objective(soft=0.0, features=FeatureTerm("even", weight, "cosine"))
+
+
+SWEEPS = {
+    sweep.name: sweep
+    for sweep in (
+        Sweep(
+            "rank",
+            "LoRA rank",
+            (1, 2, 4, 8, 16, 32),
+            partial(train_point, build=rank_trainer),
+        ),
+        Sweep(
+            "temperature",
+            "temperature",
+            (0.5, 1.0, 1.5, 2.0, 4.0, 8.0),
+            partial(pair_point, objective_at=at_temperature),
+        ),
+        Sweep(
+            "weight",
+            "feature weight",
+            (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+            partial(pair_point, objective_at=at_weight),
+        ),
+    )
+}
 
 
 def step_callback(
@@ -204,82 +252,6 @@ def train_timed(trainer: Any) -> list[float]:
     )
     trainer.train()
     return [b - a for a, b in zip(ends, ends[1:], strict=False)]
-
-
-SWEEPS = {
-    "rank": "helpers.widgets.training",
-    "temperature": "helpers.widgets.training",
-    "weight": "helpers.widgets.training",
-}
-
-
-PAIR_TRACES, PAIR_EPOCHS = 256, 4
-
-
-def temperature_sweep() -> Sweep:
-    """Temperature of the soft targets, the one-tokenizer pair."""
-    return Sweep(
-        "temperature",
-        "temperature",
-        (0.5, 1.0, 1.5, 2.0, 4.0, 8.0),
-        partial(pair_point, objective_at=at_temperature),
-    )
-
-
-def weight_sweep() -> Sweep:
-    """Weight of the cosine loss of hidden states beside the teacher's text."""
-    return Sweep(
-        "weight",
-        "feature weight",
-        (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-        partial(pair_point, objective_at=at_weight),
-    )
-
-
-def at_temperature(temperature: float) -> Objective:
-    """The teacher's logits alone, softened."""
-    return Objective(temperature=temperature)
-
-
-def at_weight(weight: float) -> Objective:
-    """The teacher's text, and the states of every block."""
-    return Objective(soft=0.0, features=FeatureTerm("even", weight, "cosine"))
-
-
-def pair_point(
-    x: float,
-    *,
-    objective_at: Callable[[float], Objective],
-    profile: Profile,
-    seed: int = 7,
-    stop: Callable[[], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Made:
-    """Train the small student on the objective at `x`; see `rank_point`."""
-    started = time.perf_counter()
-    profile = pair_profile(profile)
-    traces, problems = point_data(profile)
-    student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
-    trainer = pair_trainer(
-        traces[:PAIR_TRACES],
-        student,
-        load_teacher(profile),
-        profile=profile,
-        objective=objective_at(x),
-        epochs=PAIR_EPOCHS,
-        seed=seed,
-        progress=False,
-    )
-    return finish_point(
-        x,
-        trainer,
-        student,
-        problems,
-        profile=profile,
-        started=started,
-        stop=stop,
-        progress=progress,
-    )
 
 
 def chart_png(
@@ -429,7 +401,7 @@ class TrainingSlider:
             )
             self.finish(made)
         except Exception as error:  # shown where the learner looks
-            self.report(f"Training failed: {error}")
+            self.report(f"Training failed: {html.escape(str(error))}")
         finally:
             self.button.disabled = True
 
