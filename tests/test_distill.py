@@ -240,7 +240,6 @@ def test_long_rows_are_dropped_alike_with_a_cache(profile, teacher, tmp_path):
         tokenizer=tiny.tokenizer(SMALL),
         k=len(teacher.tokenizer),
         max_length=short.max_length,
-        progress=False,
     )
     assert len(cache) < 12
     cached = train(short, teacher, Objective(), run="cached", cache=cache)

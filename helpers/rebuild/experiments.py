@@ -139,6 +139,7 @@ def cached(
         k=top_k,
         temperature=temperature,
         max_length=profile.max_length,
+        batch_size=profile.batch_size,
     )
     if first:
         processes().wait_for_everyone()
