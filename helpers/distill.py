@@ -169,9 +169,8 @@ class PairCollator:
 class Lesson:
     """What a student is to learn: traces, and what the teacher thinks of them.
 
-    teacher: in memory; with a `cache` only its tokenizer is used and
-    `teacher.model` may be None. Raises RunError for an objective that the
-    cache cannot serve.
+    teacher: with a `cache` only its tokenizer is used, `teacher.model` may
+    be None. Raises RunError for an objective that a cache cannot serve.
     """
 
     traces: list[dict]
@@ -190,9 +189,8 @@ class Lesson:
             )
         if asked.kind != "forward":
             raise RunError(
-                f"a cache holds the teacher's likeliest tokens alone, which "
-                f"is enough for kind = forward, not for {asked.kind!r}: that "
-                "needs the teacher in memory (arm logit_online)"
+                f"a cache holds too few tokens for kind {asked.kind!r}, only "
+                "forward works: use the teacher in memory (logit_online)"
             )
         if asked.temperature != self.cache.temperature:
             raise RunError(

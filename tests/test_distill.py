@@ -290,7 +290,6 @@ def test_cache_of_other_rows_is_refused(profile, teacher, tmp_path):
         tokenizer=tiny.tokenizer(SMALL),
         k=4,
         max_length=profile.max_length,
-        progress=False,
     )
     with pytest.raises(CourseError, match="rows"):
         train(profile, teacher, Objective(), run="other", cache=cache)

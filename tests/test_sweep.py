@@ -11,13 +11,9 @@ import torch
 from helpers import CourseError
 from helpers.models import PROJECTIONS
 from helpers.results import Result, write_result
-from helpers.widgets import training as sweep
-from helpers.widgets.training import (
-    Point,
-    Sweep,
-    find_sweep,
-    lora_parameters,
-)
+from helpers.widgets import sweeps as sweep
+from helpers.widgets.sweeps import Point, Sweep, find_sweep
+from helpers.widgets.training import lora_parameters
 
 
 @pytest.fixture
