@@ -20,6 +20,7 @@ from helpers.profiles import RUNS, Profile
 from helpers.runs import (
     RunError,
     TrainingRun,
+    open_run,
     read_run,
     run_folder,
     run_settings,
@@ -31,6 +32,7 @@ __all__ = [
     "RunError",
     "build_trainer",
     "encode_traces",
+    "open_run",
     "read_run",
     "save_adapter",
     "train_student",
