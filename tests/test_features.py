@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM
 
-from helpers.distill import Objective, distill_student
+from helpers.distill import Lesson, Objective, distill_student
 from helpers.features import (
     FeatureTerm,
     Projectors,
@@ -39,11 +39,11 @@ def profile(tmp_path_factory):
 
 
 def train(profile, teacher, term, *, run="features", soft=0.0, **options):
+    objective = Objective(soft=soft, features=term)
+    cache = options.pop("cache", None)
     return distill_student(
-        tiny.traces(12),
+        Lesson(tiny.traces(12), teacher, objective, cache),
         profile=profile,
-        objective=Objective(soft=soft, features=term),
-        teacher=teacher,
         run=run,
         epochs=options.pop("epochs", 1),
         progress=False,
@@ -167,10 +167,8 @@ def test_chunked_objective_takes_features_too(profile, teacher):
     whole = Objective(features=term)
     runs = [
         distill_student(
-            tiny.traces(12),
+            Lesson(tiny.traces(12), teacher, objective),
             profile=profile,
-            objective=objective,
-            teacher=teacher,
             run=f"chunk{objective.chunk}",
             epochs=1,
             progress=False,

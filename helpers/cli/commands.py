@@ -42,7 +42,7 @@ COMMANDS = {
         "helpers.cli.train:main", "train the student on the traces"
     ),
     "distill": Command(
-        "helpers.rebuild.experiments:main",
+        "helpers.cli.distill:main",
         "train and score one arm of notebook 05",
     ),
     "sweep": Command(

@@ -121,7 +121,6 @@ def step_arm(
         ),
         cache=cache,
         epochs=1,
-        progress=False,
     )
     return {"seconds": median(train_timed(trainer)[:STEPS])}
 
