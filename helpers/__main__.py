@@ -23,10 +23,10 @@ REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 
 def main(argv: list[str]) -> int:
     """Run one command; its exit status, or 2 with a sentence on stderr."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
     try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(overview(), flush=True)
+            return 0
         status = start(argv[0], argv[1:])
         sys.stdout.flush()  # a reader that has gone is noticed here
         return status
@@ -58,7 +58,7 @@ def start(name: str, options: list[str]) -> int:
         )
     command = COMMANDS[name]
     if command.bare:
-        python = environment.find() or sys.executable
+        python = environment.find() or environment.check_python()
     elif "-h" in options or "--help" in options:
         python = environment.find()
         if python is None:

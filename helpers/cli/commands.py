@@ -6,8 +6,7 @@ import argparse
 import os
 from typing import NamedTuple
 
-from helpers import DEFAULT_SEED, current_profile
-from helpers.profiles import PROFILES
+from helpers import DEFAULT_SEED, PROFILE_NAMES, current_profile
 
 
 class Command(NamedTuple):
@@ -49,7 +48,7 @@ def command_parser(
     parser.add_argument(
         "--profile",
         type=profile_name,
-        metavar=f"{{{','.join(PROFILES)}}}",
+        metavar=f"{{{','.join(PROFILE_NAMES)}}}",
         default=current_profile(),
         help="the size of models and data",
     )
@@ -69,11 +68,11 @@ def command_parser(
 
 def profile_name(text: str) -> str:
     """A name from the command line or DISTILL_PROFILE, checked."""
-    if text in PROFILES:
+    if text in PROFILE_NAMES:
         return text
     raise argparse.ArgumentTypeError(
-        f"{text!r} is none of {', '.join(PROFILES)}; give one of these, or "
-        "set DISTILL_PROFILE to it, or unset that"
+        f"{text!r} is none of {', '.join(PROFILE_NAMES)}; give one of these, "
+        "or set DISTILL_PROFILE to it, or unset that"
     )
 
 

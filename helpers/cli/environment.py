@@ -123,7 +123,7 @@ def ensure() -> str:
             install(["--dry-run", *requirements])
         STAMP.unlink()  # from here on it is half-made
     else:
-        check_python(sys.version_info[:2])
+        check_python()
         print("Making .venv (once; some minutes).", file=sys.stderr)
         base = getattr(sys, "_base_executable", sys.executable)
         if not run([base, "-m", "venv", "--clear", str(VENV)]):
@@ -169,8 +169,8 @@ def run(command: list[str]) -> bool:
     return subprocess.run(command, stdout=2, env=variables).returncode == 0
 
 
-def check_python(version: tuple[int, ...]) -> None:
-    """Raise SetupError unless the pinned packages exist for `version`."""
+def check_python(version: tuple[int, ...] = sys.version_info[:2]) -> str:
+    """This Python; SetupError if the pinned packages do not exist for it."""
     if not OLDEST <= version <= NEWEST:
         raise SetupError(
             f"This is Python {version[0]}.{version[1]} ({sys.executable}), "
@@ -178,6 +178,7 @@ def check_python(version: tuple[int, ...]) -> None:
             "one of these, as `python3.11 -m helpers run`; "
             "https://www.python.org/downloads has them."
         )
+    return sys.executable
 
 
 def has_nvidia_gpu() -> bool:

@@ -18,6 +18,15 @@ from helpers.profiles import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 BARE = Path(getattr(sys, "_base_executable", sys.executable))
+# Modules that a Python too old for the pins has not: the start says so.
+OLD = """
+import sys
+sys.modules["tomllib"] = None
+from helpers.cli import environment
+environment.OLDEST = (3, 98)
+from helpers.__main__ import main
+sys.exit(main(["doctor"]))
+"""
 FOREIGN = """
 import sys
 import helpers.__main__, helpers.cli.doctor, helpers.cli.hosted
@@ -35,6 +44,8 @@ def bare_course(tmp_path_factory):
     for name in ("environment.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "data").mkdir()
+    for path in (ROOT / "data").glob("*.toml"):
+        shutil.copy(path, folder / "data")
     return folder
 
 
@@ -53,6 +64,12 @@ def bare_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_main_imports_the_standard_library_alone(bare_course):
     done = bare_run(bare_course, "-c", FOREIGN)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_main_on_an_old_python_says_which_ones_will_do(bare_course):
+    done = bare_run(bare_course, "-c", OLD)
+    assert done.returncode == 2
+    assert "3.11 to 3.14" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_main_alone_lists_every_command_on_a_bare_python(bare_course):
