@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for a Python without the environment
 
-from helpers import environment  # noqa: E402
+from helpers.cli import environment  # noqa: E402
 
 RUNS = ROOT / "data" / "runs"
 REHEARSAL = RUNS / "rehearsal"
