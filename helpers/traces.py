@@ -1,10 +1,7 @@
 """The teacher's traces: made once, kept as JSON lines, safe to kill.
 
-A trace file grows in the order of the problems, every line flushed to disk.
-A second run compares what it finds with the problems and the settings, drops
-a half-written last line, and continues. The teacher in this process answers
-in chunks, each with a seed of its own, so the finished file is the same with
-and without interruptions. Who else may write: helpers.scale.
+The file grows in the order of the problems. A second run compares it with
+problems and settings, drops a torn last line, and ends in the same file.
 """
 
 from __future__ import annotations
@@ -51,9 +48,8 @@ def parse_rows(content: bytes, name: str) -> list[dict]:
                 raise ValueError(f"the id {row['id']!r} came before")
         except (ValueError, KeyError, TypeError) as error:
             raise TraceFileError(
-                f"{name}, line {number}: {error!r}. Delete a broken or "
-                "doubled line, and a second run makes it again. If this is "
-                "no trace file, name another."
+                f"{name}, line {number}: {error!r}. Delete a broken line, and "
+                "a second run makes it again; or name a trace file."
             ) from error
         rows[row["id"]] = row
     return list(rows.values())
@@ -70,8 +66,7 @@ def read_traces(path: Path) -> list[dict]:
         ) from error
     if not content:
         raise TraceFileError(f"{path.name} is empty. Delete it, make it anew.")
-    whole = content.endswith(b"\n")
-    return parse_rows(content if whole else content + b"\n", path.name)
+    return parse_rows(content.removesuffix(b"\n") + b"\n", path.name)
 
 
 def load_traces(path: Path) -> Any:
@@ -90,27 +85,10 @@ def asked(problem: dict) -> dict[str, str]:
     }
 
 
-def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
-    """Whether the file answers the problems, in order, whoever wrote it.
-
-    Any backend and any seed, with the profile's sampling settings. Raises
-    TraceFileError for a broken file.
-    """
-    rows = read_traces(path) if path.exists() else []
-    wanted = asdict(profile.sampling())
-    del wanted["seed"]
-    return len(rows) == len(problems) and all(
-        asked(problem).items() <= row.items()
-        and wanted.items() <= row["sampling"].items()
-        for row, problem in zip(rows, problems, strict=True)
-    )
-
-
 def loops(text: str, *, size: int = 8, times: int = 4) -> bool:
     """Whether `size` words or more come `times` times, one after the other.
 
-    A thought that goes back to its question, with other words in between, is
-    none. A loop of fewer words shows too: twice or more of it is `size`.
+    A thought that goes back to its question, other words between, is none.
     """
     _, words = np.unique(text.split(), return_inverse=True)
     for period in range(size, len(words) // times + 1):
@@ -172,11 +150,12 @@ def filter_traces(
     worth: list[dict] = []
     reasons: Counter[str] = Counter()
     for row in rows:
-        against = [name for name, holds in faults(row).items() if holds]
-        if not correct_only and "wrong answer" in against:
-            against.remove("wrong answer")
-        if max_tokens is not None and row["completion_tokens"] > max_tokens:
-            against.append(f"longer than {max_tokens} tokens")
+        checks = faults(row)
+        checks["wrong answer"] &= correct_only
+        if max_tokens is not None:
+            tokens = row["completion_tokens"]
+            checks[f"longer than {max_tokens} tokens"] = tokens > max_tokens
+        against = [name for name, holds in checks.items() if holds]
         if against:
             reasons[against[0]] += 1
         else:
@@ -199,16 +178,16 @@ def check_fit(
             if row[field] != value:
                 raise TraceFileError(
                     f"{name}, line {number}: {field} is {row[field]!r}, this "
-                    f"run expects {value!r}. The file was made for other "
-                    "problems or settings; name another file, or delete this."
+                    f"run expects {value!r}. It was made for other problems "
+                    "or settings: name another file, or delete this."
                 )
 
 
 def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     """How many of the problems the file already answers, in order.
 
-    A last line that a kill left half written is cut off, but only after all
-    before it fits. Otherwise TraceFileError is raised, the file untouched.
+    A torn last line is cut off, but only after all before it fits; else
+    TraceFileError is raised, and the file stays as it is.
     """
     if not path.exists():
         return 0
@@ -236,8 +215,8 @@ def append(path: Path, text: str) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        cure = "Make space or check permissions, then run it again: it goes on"
-        reason = f"cannot write {path.name}: {error.strerror}. {cure}"
+        reason = f"{error.strerror}. Make space or check permissions, then"
+        reason = f"cannot write {path.name}: {reason} run it again: it goes on"
         raise OSError(error.errno, reason) from error
 
 
@@ -250,11 +229,7 @@ def teacher_messages(question: str, profile: Profile) -> chat.Messages:
 def sampling_record(
     teacher: str, made_by: dict[str, str], sampling: Sampling
 ) -> dict[str, Any]:
-    """Everything that decides a trace besides the question.
-
-    Of `teacher` only the name behind the last slash. made_by: the hash of its
-    weights, or the backend that computes.
-    """
+    """What decides a trace; made_by: hash of the weights, or a backend."""
     return {"teacher": Path(teacher).name} | made_by | asdict(sampling)
 
 
@@ -270,19 +245,13 @@ def generate_traces(
 ) -> Any:
     """Let the teacher answer every problem once; returns a datasets.Dataset.
 
-    Continues an existing file. Raises TraceFileError when that file was made
-    for other problems or with other sampling settings: it is left untouched.
+    Continues an existing file. Raises TraceFileError when that was made for
+    other problems or settings, and leaves it untouched.
     """
     sampling = profile.sampling(seed)
     size = BATCHES_A_CHUNK * profile.generation_batch
-    prompts = [
-        chat.render(
-            teacher_messages(problem["question"], profile),
-            tokenizer,
-            generate=True,
-        )
-        for problem in problems
-    ]
+    chats = (teacher_messages(row["question"], profile) for row in problems)
+    prompts = [chat.render(one, tokenizer, generate=True) for one in chats]
 
     def answers(done: int) -> Generator[Completion]:
         for start in range(done - done % size, len(prompts), size):
@@ -311,17 +280,15 @@ def write_traces(
 ) -> Any:
     """The file, each answer on disk as it comes; any backend.
 
-    answers: takes how many problems have one already, yields a Completion
-    for each of the others, in order.
+    answers: from how many problems have one to the others' Completions.
     """
     done = resume_point(path, problems, record)
     if done == len(problems):
         return load_traces(path)
     append(path, "")  # no write access? say so before the work
     with closing(answers(done)) as completions:
-        for problem, completion in zip(
-            problems[done:], completions, strict=True
-        ):
+        pairs = zip(problems[done:], completions, strict=True)
+        for problem, completion in pairs:
             row = asked(problem) | {
                 "qwen3_answer": completion.text,
                 "finish_reason": completion.finish_reason,

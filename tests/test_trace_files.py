@@ -11,9 +11,9 @@ import pytest
 import tiny
 
 from helpers.problems import load_problems
+from helpers.scale.shards import answered
 from helpers.traces import (
     TraceFileError,
-    answered,
     audit_traces,
     filter_traces,
     load_traces,
@@ -39,7 +39,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
     [
         ('{"id": "x", "quest', "JSON"),
         ("", "JSON"),
-        ("[1]", "no trace file"),
+        ("[1]", "TypeError"),
         ('{"text": "hello"}', "'id'"),
         (json.dumps(row(id="x", correct="yes")), "'correct' is no bool"),
         (json.dumps(row(id="x", completion_tokens=True)), "no int"),

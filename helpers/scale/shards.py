@@ -1,4 +1,4 @@
-"""One trace file by several hands: a launcher's processes, or shards.
+"""One trace file by several hands: backends, a launcher's processes, shards.
 
 Each answers every n-th problem into a part file of its own, which it
 continues after a kill. When all parts are complete they become one file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,29 @@ from helpers.models import processes, weights_hash
 from helpers.profiles import Profile, write_atomic
 from helpers.traces import (
     TraceFileError,
+    asked,
     check_fit,
     generate_traces,
     load_traces,
     read_traces,
     sampling_record,
 )
+
+
+def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
+    """Whether the file answers the problems, in order, whoever wrote it.
+
+    Any backend and any seed, with the profile's sampling settings. Raises
+    TraceFileError for a broken file.
+    """
+    rows = read_traces(path) if path.exists() else []
+    wanted = asdict(profile.sampling())
+    del wanted["seed"]
+    return len(rows) == len(problems) and all(
+        asked(problem).items() <= row.items()
+        and wanted.items() <= row["sampling"].items()
+        for row, problem in zip(rows, problems, strict=True)
+    )
 
 
 def shared_traces(
@@ -32,7 +50,8 @@ def shared_traces(
     seed: int = 7,
 ) -> Any:
     """`generate_traces`, the problems dealt out to all processes."""
-    sha256 = weights_hash(teacher.model)[:12]
+    weights = {"teacher_sha256": weights_hash(teacher.model)[:12]}
+    sampling = profile.sampling(seed)
 
     def write(share: list[dict], part: Path) -> Any:
         return generate_traces(
@@ -49,11 +68,7 @@ def shared_traces(
         problems,
         path,
         write,
-        record=sampling_record(
-            profile.teacher,
-            {"teacher_sha256": sha256},
-            profile.sampling(seed),
-        ),
+        record=sampling_record(profile.teacher, weights, sampling),
         shard=(processes().process_index, processes().num_processes),
     )
 
