@@ -12,8 +12,8 @@ import tiny
 from helpers.distill import Lesson, Objective, distill_student
 from helpers.features import FeatureTerm
 from helpers.models import processes
+from helpers.scale.shards import shared_traces
 from helpers.sft import train_student
-from helpers.traces import shared_traces
 
 TRACES, EPOCHS = 16, 2
 
