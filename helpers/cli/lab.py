@@ -32,21 +32,29 @@ def main(argv: list[str]) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     from jupyterlab.labapp import LabApp
 
+    arguments = lab_arguments(
+        port=options.port, browser=not options.no_browser
+    )
+    LabApp.launch_instance(arguments)
+    return 0
+
+
+def lab_arguments(*, port: int, browser: bool) -> list[str]:
+    """JupyterLab on this machine alone, its token on, quiet."""
     arguments = [
         "--ip=127.0.0.1",
-        f"--port={options.port}",
+        f"--port={port}",
         f"--ServerApp.root_dir={NOTEBOOKS}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
         "--KernelManager.transport_encryption=auto",
     ]
-    if options.no_browser:
+    if not browser:
         arguments.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--allow-root")  # in a container
-    LabApp.launch_instance(arguments)
-    return 0
+    return arguments
 
 
 def write_settings(folder: Path) -> None:
