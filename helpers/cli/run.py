@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
+from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
 from helpers.profiles import write_atomic
@@ -400,14 +401,14 @@ def peak_memory() -> Iterator[list[float]]:
 
 def _summary(outcomes: Sequence[Outcome], results: Path) -> str:
     """What is printed at the end of a run."""
-    from helpers.results import ResultFileError, table_text
+    from helpers.results import table_text
 
     parts = []
     if outcomes[-1].error:
         parts.append(outcomes[-1].error)
     try:
         table = table_text(results)
-    except ResultFileError as error:
+    except CourseError as error:
         table = str(error)
     parts.append(f"Measured results\n{table}")
     lines = [f"{'notebook':<32}{'seconds':>9}{'peak MiB':>10}"]

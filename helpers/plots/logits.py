@@ -25,7 +25,7 @@ from helpers.plots.style import (
 )
 
 if TYPE_CHECKING:
-    from helpers.results import Group
+    from helpers.rebuild.arms import Group
 
 _WIDE = (8.5, 4.2)
 _OUTSIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}

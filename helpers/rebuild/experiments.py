@@ -26,7 +26,8 @@ from helpers.models import (
 )
 from helpers.problems import load_problems
 from helpers.profiles import RUNS, Profile, get_profile, set_seed
-from helpers.results import ARM_NAMES, KD_RESULTS, to_result, write_result
+from helpers.rebuild.arms import ARM_NAMES, KD_RESULTS
+from helpers.results import to_result, write_result
 from helpers.sft import RunError, TrainingRun, train_student
 from helpers.traces import filter_traces, load_traces
 

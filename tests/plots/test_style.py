@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.plots import style
-from helpers.results import ARM_NAMES
+from helpers.rebuild.arms import ARM_NAMES
 
 
 def test_figure_wraps_a_long_title(shown: list[Figure]) -> None:
