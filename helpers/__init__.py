@@ -6,8 +6,12 @@ and huggingface_hub are imported. It imports the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 PROFILE_NAMES = ("mini", "laptop", "full")
 DEFAULT_SEED = 7
@@ -39,6 +43,62 @@ def select_profile(name: str) -> None:
             os.environ[_SET_BY_US] = "1"
     elif os.environ.pop(_SET_BY_US, None):
         os.environ.pop("HF_HUB_OFFLINE", None)
+
+
+def write_atomic(path: Path, text: str | bytes) -> Path:
+    """Write `text` (UTF-8) beside `path`, flush it to disk, then swap it in.
+
+    Raises OSError with a cure when the disk is full or the folder cannot be
+    written; the file that was there before stays as it was.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as handle:
+            handle.write(text.encode() if isinstance(text, str) else text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path.name}: {error.strerror}. Free some space or "
+            "check the folder's permissions; the old file is unchanged",
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a JSON-lines file, without what ends them.
+
+    Not `str.splitlines`: that also cuts at U+2028 and U+0085, which JSON
+    allows inside a text.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what libraries print while they load; errors still rise.
+
+    `Loaded.backend` says in one line what the banners say in several.
+    """
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        library.setLevel(level)
 
 
 def _set_switches() -> None:

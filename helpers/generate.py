@@ -1,10 +1,18 @@
-"""Batched generation: sorted by length, left-padded, nothing cut silently."""
+"""What a model weighs and writes.
+
+Memory first, then batched generation: sorted by length, left-padded, nothing
+cut silently.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +20,68 @@ from tqdm.auto import tqdm
 
 from helpers import chat
 from helpers.profiles import Sampling
+
+PROCESS = Path("/proc/self")  # Linux only
+
+
+def parameter_counts(model: Any) -> dict[str, int]:
+    """Trainable and total parameters; a 4-bit byte counts as two."""
+    counts = {"trainable": 0, "total": 0}
+    for parameter in model.parameters():
+        packed = type(parameter).__name__ == "Params4bit"
+        size = parameter.numel() * (2 if packed else 1)
+        counts["total"] += size
+        counts["trainable"] += size if parameter.requires_grad else 0
+    return counts
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes that the parameters occupy as they are stored."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def weights_hash(model: Any) -> str:
+    """Of the first 64 values of each parameter: training changes them all."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        some = parameter.detach().flatten()[:64].float().cpu()
+        digest.update(name.encode() + some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def reset_peak() -> bool:
+    """Forget the peak so far; what is in use stays in use, and counts.
+
+    False where the process's peak cannot be forgotten (macOS, Windows, some
+    containers): `peak_memory_mb` is then the peak since the process began.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    with suppress(OSError, AttributeError):  # freed memory first, by glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        (PROCESS / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory_mb() -> float:
+    """Peak since `reset_peak` in MiB (of the GPU where there is one)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    with suppress(OSError, IndexError):
+        status = (PROCESS / "status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def test_unsloth_knows_exact_names_on_a_gpu_and_without() -> None:
 
 
 def _sources() -> Iterator[tuple[str, str]]:
-    for path in sorted((ROOT / "helpers").glob("*.py")):
+    for path in sorted((ROOT / "helpers").rglob("*.py")):
         yield path.name, path.read_text("utf-8")
     for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
         if ".ipynb_checkpoints" in path.parts:

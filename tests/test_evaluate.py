@@ -29,7 +29,7 @@ from helpers.evaluate import (
 )
 from helpers.generate import Completion
 from helpers.models import ModelError, peak_memory_mb, reset_peak
-from helpers.profiles import BOXED, PROFILES
+from helpers.profiles import PROFILES
 
 WORKER = str(Path(evaluate_worker.__file__))
 
@@ -144,7 +144,7 @@ def test_evaluate_prompts_are_the_training_prompts():
 
 def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
     """Greedy, and with the student's prompt, before."""
-    profile = tiny.profile(tmp_path, teacher_prompt=BOXED)
+    profile = tiny.profile(tmp_path, teacher_prompt=PROFILES["full"].teacher_prompt)
     path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
     sampling = profile.sampling(3)
     settings = {"profile": profile, "mode": "teacher", "sampling": sampling}

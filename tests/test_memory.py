@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers import models as memory
+from helpers import generate as memory
 from helpers.models import peak_memory_mb, reset_peak
 
 
@@ -45,6 +45,8 @@ def test_reset_peak_falls_back_to_the_peak_of_the_process(
     assert reset_peak() is False
     assert peak_memory_mb() >= before > 256
     (tmp_path / "no-proc").mkdir()
-    (tmp_path / "no-proc" / "status").write_text("VmRSS:   2048 kB\n")
-    assert memory.process_bytes("VmRSS") == 2 * 2**20
+    status = tmp_path / "no-proc" / "status"
+    status.write_text("VmRSS:   2048 kB\n")
     assert peak_memory_mb() >= before  # no VmHWM there
+    status.write_text("VmHWM:   2048 kB\n")
+    assert peak_memory_mb() == 2

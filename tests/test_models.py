@@ -229,6 +229,8 @@ def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
         load_student(profile, name)
     assert asked[0]["revision"] == HUB[name].revision
     assert asked[0]["use_exact_model_name"] is True
+    assert asked[0]["trust_remote_code"] is False
+    assert asked[0]["use_safetensors"] is True
 
 
 def test_add_lora_changes_nothing_before_training(profile):
@@ -255,23 +257,92 @@ def test_load_adapter_refuses_one_of_another_student(profile, tmp_path):
             load_adapter(other, folder)
 
 
-def test_unsloth_backend_gives_the_reason_in_one_line(monkeypatch):
+def test_unsloth_backend_fallback_on_purpose(monkeypatch):
     monkeypatch.setenv("DISTILL_NO_UNSLOTH", "1")
-    found = models.unsloth_backend.__wrapped__()
-    assert found == (None, "DISTILL_NO_UNSLOTH=1 asks for the fallback")
-    monkeypatch.delenv("DISTILL_NO_UNSLOTH")
-    for error, text in (
-        (NotImplementedError(), "NotImplementedError: NotImplementedError"),
-        (RuntimeError("no GPU\nmore"), "RuntimeError: no GPU"),
-    ):
+    backend = models.unsloth_backend.__wrapped__()
+    assert backend == (None, "DISTILL_NO_UNSLOTH=1 asks for the fallback")
 
-        def fail(*_, error=error, **__):
-            raise error
 
-        monkeypatch.setattr("builtins.__import__", fail)
-        found = models.unsloth_backend.__wrapped__()
+def failed(message: str, root: Exception) -> ImportError:
+    """What transformers raises around the error that matters."""
+    error = ImportError(message)
+    error.__cause__ = root
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (NotImplementedError(), ["NotImplementedError"]),
+        (AttributeError("no such thing\nmore"), ["no such thing"]),
+        (
+            failed(
+                "Failed to import (see below):\nmore",
+                RuntimeError("operator torchvision::nms does not exist"),
+            ),
+            ["Failed to import", "torchvision::nms", "uninstall -y torchvis"],
+        ),
+    ],
+)
+def test_unsloth_backend_shows_why_it_is_not_used(monkeypatch, error, parts):
+    """With the root cause: Colab's torchvision does not fit our torch."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("builtins.__import__", fail)
+    try:
+        with pytest.warns(UserWarning, match="Unsloth is not used") as caught:
+            fast, reason = models.unsloth_backend.__wrapped__()
+    finally:
         monkeypatch.undo()
-        assert found == (None, text)
+    assert fast is None and "\n" not in reason
+    assert all(part in reason for part in parts), reason
+    assert reason in str(caught[0].message)
+
+
+def test_load_student_says_in_its_backend_why_unsloth_is_not_used(
+    profile, monkeypatch
+):
+    reason = "ImportError: torchvision does not fit"
+    monkeypatch.setattr(models, "unsloth_backend", lambda: (None, reason))
+    backend = load_student(profile).backend
+    assert backend.startswith("transformers + PEFT") and reason in backend
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher])
+def test_loading_asks_for_no_code_and_runs_none(
+    profile, tmp_path, monkeypatch, load
+):
+    """On a terminal, "y" would have run what a folder brings along."""
+    strange = copy(tiny.folder("mini-gemma3"), tmp_path / "strange")
+    config = json.loads((strange / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {}}
+    for auto in ("AutoConfig", "AutoModelForCausalLM"):
+        config["auto_map"][auto] = f"code.{auto}"
+    (strange / "config.json").write_text(json.dumps(config))
+    ran = tmp_path / "ran"
+    code = f"import pathlib; pathlib.Path({str(ran)!r}).touch()"
+    (strange / "code.py").write_text(code)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *a: asked.append(a) or "y")
+    with pytest.raises(ModelError, match="strange"):
+        load(profile, str(strange))
+    assert not asked and not ran.exists()
+
+
+@pytest.mark.parametrize("load", [load_student, load_teacher])
+def test_loading_refuses_weights_that_are_no_safetensors(
+    profile, tmp_path, load
+):
+    pickled = copy(
+        tiny.folder("mini-gemma3"),
+        tmp_path / "pickled",
+        without="model.safetensors",
+    )
+    torch.save({}, pickled / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled: no .*safetensors"):
+        load(profile, str(pickled))
 
 
 @pytest.mark.slow

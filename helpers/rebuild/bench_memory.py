@@ -44,7 +44,7 @@ def measure(point: Point) -> dict[str, Any]:
 
     from helpers.models import (
         load_student,
-        peak_in_use,
+        peak_memory_mb,
         reset_peak,
         unsloth_backend,
     )
@@ -74,7 +74,7 @@ def measure(point: Point) -> dict[str, Any]:
         if not reset_peak():
             raise OSError("/proc/self/clear_refs cannot be written here")
         run()
-        peak = peak_in_use() - start
+        peak = round(peak_memory_mb() * MIB) - start
     device = "cpu"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
@@ -83,13 +83,12 @@ def measure(point: Point) -> dict[str, Any]:
 
 def prepare(point: Point, loaded: Any, profile: Any, folder: Path) -> Any:
     """What is to be measured, as a function without arguments."""
+    from trl import SFTTrainer
+
+    from helpers.distill import Objective, PairCollator
     from helpers.models import add_lora, load_teacher
-    from helpers.sft import build_trainer
-    from helpers.trainer import (
-        DistillTrainer,
-        Objective,
-        PairCollator,
-    )
+    from helpers.sft import prepared, trainer_options
+    from helpers.trainer import DistillTrainer
 
     if point.method == "generate":
         return partial(ask, point, loaded)
@@ -97,29 +96,26 @@ def prepare(point: Point, loaded: Any, profile: Any, folder: Path) -> Any:
         loaded = add_lora(loaded, rank=point.rank)
     else:
         loaded.model.requires_grad_(True)
-    make = None
+    options = trainer_options(
+        loaded,
+        rows(point, 2 * profile.gradient_accumulation),
+        None,
+        profile=replace(profile, epochs=1),
+        seed=7,
+        progress=False,
+    )
     if point.teacher:
         teacher = random_model(point.teacher, folder / "teacher")
         teacher = load_teacher(profile, str(teacher))
         own(teacher.model)
         chunk = point.chunk if point.method == "logit_chunked" else None
-        make = partial(
-            DistillTrainer,
-            objective=Objective(chunk=chunk),
-            teacher=teacher.model,
-            data_collator=PairCollator(loaded.tokenizer.pad_token_id),
-        )
-    trainer = build_trainer(
-        loaded,
-        rows(point, 2 * profile.gradient_accumulation),
-        None,
-        profile=profile,
-        epochs=1,
-        seed=7,
-        progress=False,
-        make=make,
-    )
-    return trainer.train
+        options |= {
+            "objective": Objective(chunk=chunk),
+            "teacher": teacher.model,
+            "data_collator": PairCollator(loaded.tokenizer.pad_token_id),
+        }
+        return prepared(DistillTrainer, options).train
+    return prepared(SFTTrainer, options).train
 
 
 def rows(point: Point, steps: int) -> Any:
@@ -182,20 +178,18 @@ def own(model: Any) -> None:
     gc.collect()
 
 
-# --- what is in use ---------------------------------------------------------
-
-
 def in_use() -> int:
     """Bytes in use now, of the GPU where there is one."""
+    import psutil
     import torch
 
-    from helpers.models import process_bytes, trim
+    from helpers.models import reset_peak
 
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
     gc.collect()
-    trim()
-    return process_bytes("VmRSS")
+    reset_peak()  # gives freed memory back
+    return psutil.Process().memory_info().rss
 
 
 # --- all points -------------------------------------------------------------
