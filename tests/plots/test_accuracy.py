@@ -29,8 +29,8 @@ def test_accuracy_bars_say_counts_and_n(shown: list[Figure]) -> None:
 def test_accuracy_bars_from_results(shown: list[Figure]) -> None:
     result = Result(
         arm="student_after", profile="mini", seed=7, n=50, correct=40,
-        seconds=1.0, peak_memory_mb=None, command="python3 -m helpers",
-        mode="think",
+        seconds=1.0, peak_memory_mb=None, mode="think",
+        command="python3 -m helpers evaluate",
     )  # fmt: skip
     plots.accuracy_bars([result], "One arm")
     axes = shown[0].axes[0]

@@ -10,7 +10,7 @@ from helpers import plots
 
 
 def group(arm: str, budget: int, *seeds: float) -> SimpleNamespace:
-    """What the figure reads of a `helpers.results.Group`."""
+    """What the figure reads of a `helpers.rebuild.arms.Group`."""
     share = sum(seeds) / len(seeds)
     results = [SimpleNamespace(accuracy=seed) for seed in seeds]
     return SimpleNamespace(
