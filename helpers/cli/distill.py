@@ -13,7 +13,8 @@ from helpers.losses import KINDS
 from helpers.models import processes
 from helpers.profiles import get_profile, set_seed
 from helpers.rebuild import experiments
-from helpers.results import KD_RESULTS, to_result, write_result
+from helpers.rebuild.arms import KD_RESULTS
+from helpers.results import to_result, write_result
 
 CHANGES = ("soft", "temperature", "kind")  # fields of an Objective
 
