@@ -144,7 +144,8 @@ def test_evaluate_prompts_are_the_training_prompts():
 
 def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
     """Greedy, and with the student's prompt, before."""
-    profile = tiny.profile(tmp_path, teacher_prompt=PROFILES["full"].teacher_prompt)
+    boxed = PROFILES["full"].teacher_prompt
+    profile = tiny.profile(tmp_path, teacher_prompt=boxed)
     path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
     sampling = profile.sampling(3)
     settings = {"profile": profile, "mode": "teacher", "sampling": sampling}
