@@ -1,4 +1,4 @@
-"""Notebook 01 in `full`, by the planner's arithmetic: 24 GB hold it (estimated)."""
+"""Notebook 01 in `full` fits 24 GB, by the planner: estimated."""
 
 from __future__ import annotations
 
