@@ -20,8 +20,8 @@ from typing import Any
 
 from helpers.cli.environment import REPOSITORY
 from helpers.models import processes
-from helpers.profiles import DATA
-from helpers.results import package_versions, replace_file
+from helpers.profiles import DATA, write_atomic
+from helpers.results import package_versions
 
 RESULT = DATA / "results" / "processes" / "cpu.json"
 COMMAND = "python3 -m helpers bench --only processes"
@@ -142,7 +142,7 @@ def measure_all() -> dict[str, Any]:
         },
     }
     RESULT.parent.mkdir(exist_ok=True)
-    replace_file(RESULT, json.dumps(content, indent=1) + "\n")
+    write_atomic(RESULT, json.dumps(content, indent=1) + "\n")
     return content
 
 

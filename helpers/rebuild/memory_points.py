@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from helpers.profiles import DATA
-from helpers.results import package_versions, replace_file
+from helpers.profiles import DATA, write_atomic
+from helpers.results import package_versions
 from helpers.scale.planner import (
     CHUNK,
     PROMPT,
@@ -136,7 +136,7 @@ def write_points(
         "points": [asdict(p.point) | {"peak": p.peak} for p in points],
     }
     path = device_file(points[0].device, directory)
-    replace_file(path, json.dumps(content, indent=1) + "\n")
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
