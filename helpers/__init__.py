@@ -45,8 +45,8 @@ def select_profile(name: str) -> None:
         os.environ.pop("HF_HUB_OFFLINE", None)
 
 
-def write_atomic(path: Path, text: str) -> Path:
-    """Write `text` beside `path`, flush it to disk, then swap it in.
+def write_atomic(path: Path, text: str | bytes) -> Path:
+    """Write `text` (UTF-8) beside `path`, flush it to disk, then swap it in.
 
     Raises OSError with a cure when the disk is full or the folder cannot be
     written; the file that was there before stays as it was.
@@ -54,8 +54,8 @@ def write_atomic(path: Path, text: str) -> Path:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
+        with draft.open("wb") as handle:
+            handle.write(text.encode() if isinstance(text, str) else text)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(draft, path)

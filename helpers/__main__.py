@@ -11,105 +11,95 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import traceback
 from importlib import import_module
 
-from helpers import PROFILE_NAMES, select_profile
+from helpers import CourseError, select_profile
 from helpers.cli import environment
 from helpers.cli.commands import COMMANDS, command_parser
 
-INTERRUPTED, TERMINATED = 130, 143
+REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 def main(argv: list[str]) -> int:
-    """Run one command and return its exit status (2: unknown command)."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    name, options = argv[0], argv[1:]
-    if name not in COMMANDS:
-        print(_unknown(name), file=sys.stderr)
-        return 2
+    """Run one command; its exit status, or 2 with a sentence on stderr."""
     try:
-        return start(name, options)
-    except environment.SetupError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(overview(), flush=True)
+            return 0
+        status = start(argv[0], argv[1:])
+        sys.stdout.flush()  # a reader that has gone is noticed here
+        return status
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the output's reader, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (CourseError, OSError) as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        else:
+            print(sentence(error), file=sys.stderr)
+        return REFUSED
 
 
 def start(name: str, options: list[str]) -> int:
-    """Run the command here, or hand it over to the environment's Python."""
-    asks_help = "-h" in options or "--help" in options
-    if asks_help or COMMANDS[name].bare:
+    """Run the command here, or hand it over to the environment's Python.
+
+    Raises CourseError for a command that does not exist.
+    """
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        raise CourseError(
+            f"There is no command `{name}`.{hint} "
+            "`python3 -m helpers` lists the commands."
+        )
+    command = COMMANDS[name]
+    if command.bare:
+        python = environment.find() or environment.check_python()
+    elif "-h" in options or "--help" in options:
         python = environment.find()
         if python is None:
-            return _run_bare(name, options, asks_help=asks_help)
+            parser = command_parser(name, command.summary)
+            parser.epilog = "The environment is not made yet: more to come."
+            parser.print_help()
+            return 0
     else:
         python = environment.ensure()
-    if python == sys.executable:
-        return _run_here(name, options)
-    return _hand_over(python, [name, *options])
-
-
-def overview() -> str:
-    """Return the list of commands."""
-    lines = [
-        "A course on distilling language models. The commands:",
-        "",
-        *(
-            f"  python3 -m helpers {name:<9} {command.summary}"
-            for name, command in COMMANDS.items()
-        ),
-        "",
-        "New here? Start with: python3 -m helpers run",
-        "Options of a command: python3 -m helpers run --help",
-    ]
-    return "\n".join(lines)
-
-
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" Did you mean `{close[0]}`?" if close else ""
-    return (
-        f"There is no command `{name}`.{hint} "
-        "`python3 -m helpers` lists the commands."
-    )
-
-
-def _load(name: str) -> Callable[[list[str]], int]:
-    module, function = COMMANDS[name].target.split(":")
-    return getattr(import_module(module), function)
-
-
-def _run_here(name: str, options: list[str]) -> int:
+    if python != sys.executable:
+        return _hand_over(python, [name, *options])
     # The hub's switch must be right before the command imports anything.
     common = command_parser(name, "", add_help=False)
     known, _ = common.parse_known_args(options)
-    if known.profile not in PROFILE_NAMES:
-        common.error(
-            f"DISTILL_PROFILE is {known.profile!r}; "
-            f"set it to one of {', '.join(PROFILE_NAMES)}, or unset it"
-        )
     select_profile(known.profile)
     os.environ["DISTILL_SEED"] = str(known.seed)
-    return _load(name)(options)
+    return import_module(f"helpers.{command.module}").main(options)
 
 
-def _run_bare(name: str, options: list[str], *, asks_help: bool) -> int:
-    try:
-        return _run_here(name, options)
-    except ImportError:
-        if not asks_help:
-            raise
-    command_parser(name, COMMANDS[name].summary).print_help()
-    print(
-        "\nThe environment is not made yet, so these are the common options "
-        f"only.\n`python3 -m helpers {name}` makes it; then --help shows all."
+def sentence(error: CourseError | OSError) -> str:
+    """An error as a user wants to read it: no number, the file's name."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where} (--debug shows where it was raised)."
+
+
+def overview() -> str:
+    """The list of commands."""
+    lines = [
+        f"  python3 -m helpers {name:<9} {command.summary}"
+        for name, command in COMMANDS.items()
+    ]
+    return "\n".join(
+        (
+            "A course on distilling language models. The commands:\n",
+            *lines,
+            "\nNew here? Start with: python3 -m helpers run",
+            "Options of a command: python3 -m helpers run --help",
+        )
     )
-    return 0
 
 
 def _hand_over(python: str, argv: list[str]) -> int:

@@ -157,3 +157,33 @@ def completion_text(ids: list[int], prompt: str, tokenizer: Any) -> str:
     """Generated ids as text, the thought re-opened where the prompt did."""
     text = tokenizer.decode(ids, skip_special_tokens=True)
     return THINK_OPEN + text if prompt.endswith(THINK_OPEN) else text
+
+
+def check_vocabularies(
+    student_tokenizer: Any,
+    teacher_tokenizer: Any,
+    student_vocab: int,
+    teacher_vocab: int,
+) -> None:
+    """Logits can be compared only where id n is the same token for both.
+
+    `student_vocab` and `teacher_vocab` are the widths of the logits, often
+    padded to a round number. Raises CourseError when these or the tokenizers
+    differ.
+    """
+    student = student_tokenizer.get_vocab()
+    teacher = teacher_tokenizer.get_vocab()
+    if student != teacher:
+        shared = len(student.items() & teacher.items())
+        raise CourseError(
+            f"the tokenizers differ: {len(student)} tokens, the teacher's "
+            f"{len(teacher)}, and {shared} with the same id. Choose a pair "
+            "with one tokenizer, or train on the teacher's text."
+        )
+    if student_vocab != teacher_vocab:
+        size = min(len(student), student_vocab, teacher_vocab)
+        raise CourseError(
+            f"the student's logits are {student_vocab} wide and the "
+            f"teacher's {teacher_vocab}: with one tokenizer, this is padding, "
+            f"so cut both with logits[..., :{size}]"
+        )

@@ -1,48 +1,30 @@
-"""Accuracy with its interval: one prompt, one extractor, every arm.
+"""Accuracy with its interval: one extractor for every arm.
 
-`free` lets a model answer as its chat template leaves it; `think` forces the
-answer to begin with `<think>`, to see whether a model can use a thought.
+Answers are appended to a file as they come, so that a killed evaluation goes
+on where it stopped. torch is imported where a model is asked: the statistics
+do without it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from helpers import chat
+from helpers import CourseError, chat
 from helpers.answers import extract_answer, is_correct, split_trace
-from helpers.generate import Completion, generate
-from helpers.models import (
-    Loaded,
-    ModelError,
-    load_adapter,
-    load_student,
-    load_teacher,
-    peak_memory_mb,
-    reset_peak,
-)
-from helpers.profiles import Profile
+from helpers.profiles import Profile, Sampling
 
+if TYPE_CHECKING:
+    from helpers.generate import Completion
+    from helpers.models import Loaded
 
-class Scored:
-    """Base of what has `n` problems, `correct` of them answered rightly."""
-
-    n: int
-    correct: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers, 0 to 1."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of the accuracy, 0 to 1."""
-        return wilson_interval(self.correct, self.n)
+MODES = ("free", "think", "teacher")
 
 
 def wilson_interval(
@@ -52,14 +34,11 @@ def wilson_interval(
 
     Wilson (1927), "Probable inference, the law of succession, and
     statistical inference": unlike the textbook interval it stays inside
-    [0, 1] and is honest near 0% and 100%.
-
-    Raises:
-        ValueError: total < 1, or correct outside 0..total.
+    [0, 1] and is honest near 0% and 100%. Raises ValueError for counts that
+    are no score.
     """
     from scipy.stats import binomtest
 
-    _require_count(correct, total)
     test = binomtest(int(correct), int(total))
     low, high = test.proportion_ci(confidence, method="wilson")
     return float(low), float(high)
@@ -72,25 +51,19 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     Only the problems on which the two disagree carry information: under the
     null hypothesis each falls to either side with probability 1/2
     (McNemar, 1947, in its exact binomial form). No disagreement gives 1.0.
-
-    Raises:
-        ValueError: the two do not have the same length, or are empty.
+    Raises CourseError when they are not of one length, or empty.
     """
     from scipy.stats import binomtest
 
     if len(before) != len(after) or len(before) == 0:
-        raise ValueError(
+        raise CourseError(
             f"a paired test needs the same problems twice, but there are "
             f"{len(before)} results before and {len(after)} after: evaluate "
             f"both models on one list of problems."
         )
-    pairs = [
-        (bool(one), bool(two)) for one, two in zip(before, after, strict=True)
-    ]
+    pairs = list(zip(map(bool, before), map(bool, after), strict=True))
     won, lost = pairs.count((False, True)), pairs.count((True, False))
-    if won + lost == 0:
-        return 1.0
-    return float(binomtest(won, won + lost, 0.5).pvalue)
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def format_accuracy(correct: int, total: int) -> str:
@@ -98,9 +71,6 @@ def format_accuracy(correct: int, total: int) -> str:
 
     format_accuracy(124, 300) gives "41.3% (124/300), 95% CI 35.9-47.0".
     The interval is Wilson's, in percent with one decimal.
-
-    Raises:
-        ValueError: total < 1, or correct outside 0..total.
     """
     low, high = wilson_interval(correct, total)
     return (
@@ -113,13 +83,11 @@ def gap_closed(before: float, after: float, teacher: float) -> float:
     """Share of the student's distance to its teacher that training closed.
 
     before, after, teacher: accuracies in the same unit. 0 is no progress, 1
-    is the teacher's level; above 1 or below 0 is possible and kept.
-
-    Raises:
-        ValueError: the teacher is no better than the student was before.
+    is the teacher's level; above 1 or below 0 is possible and kept. Raises
+    CourseError when the teacher is no better than the student was before.
     """
     if teacher <= before:
-        raise ValueError(
+        raise CourseError(
             f"there is no gap to close: the teacher scores {teacher:g} and "
             f"the student {before:g} before training. Check that the two "
             f"are not swapped, or take a stronger teacher."
@@ -127,18 +95,11 @@ def gap_closed(before: float, after: float, teacher: float) -> float:
     return (after - before) / (teacher - before)
 
 
-def _require_count(correct: int, total: int) -> None:
-    if total < 1 or not 0 <= correct <= total:
-        raise ValueError(
-            f"{correct} correct of {total} is not a score: count at least "
-            f"one problem, and between 0 and {max(total, 0)} correct ones."
-        )
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Every answer of one model on one list of problems, in order.
 
+    seconds: the time to answer them, over all runs that did.
     peak_mib: the most memory in use meanwhile, the model included.
     """
 
@@ -150,10 +111,8 @@ class Evaluation:
     @property
     def correct(self) -> list[bool]:
         """One flag per problem: whether the extracted answer is right."""
-        return [
-            is_correct(c.text, p["answer"])
-            for c, p in zip(self.completions, self.problems, strict=True)
-        ]
+        pairs = zip(self.completions, self.problems, strict=True)
+        return [is_correct(c.text, p["answer"]) for c, p in pairs]
 
     @property
     def score(self) -> str:
@@ -163,24 +122,18 @@ class Evaluation:
     @property
     def outcomes(self) -> Counter[str]:
         """Right, wrong, no answer, cut: format failures stand apart."""
-        return Counter(
-            outcome(c, ok)
-            for c, ok in zip(self.completions, self.correct, strict=True)
-        )
+        pairs = zip(self.completions, self.correct, strict=True)
+        return Counter(outcome(made, right) for made, right in pairs)
 
     @property
     def closed(self) -> int:
         """How many answers opened a thought and closed it."""
         return sum(split_trace(c.text).closed for c in self.completions)
 
-    def part(self, field: str, value: Any) -> tuple[int, int]:
-        """(correct, n) over the problems whose `field` equals `value`."""
-        flags = [
-            ok
-            for ok, p in zip(self.correct, self.problems, strict=True)
-            if p.get(field) == value
-        ]
-        return sum(flags), len(flags)
+    def part(self, field: str, value: Any) -> list[bool]:
+        """The flags of the problems whose `field` equals `value`."""
+        pairs = zip(self.correct, self.problems, strict=True)
+        return [ok for ok, p in pairs if p.get(field) == value]
 
 
 def outcome(completion: Completion, correct: bool) -> str:
@@ -194,23 +147,28 @@ def outcome(completion: Completion, correct: bool) -> str:
     return "wrong"
 
 
-def student_prompts(
-    problems: list[dict], tokenizer: Any, *, mode: str = "free"
+def render_prompts(
+    problems: list[dict], tokenizer: Any, profile: Profile, mode: str = "free"
 ) -> list[str]:
-    """Rendered prompts; `mode` is "free" or "think"."""
-    if mode not in ("free", "think"):
-        raise ValueError(f"mode {mode!r}: choose free or think")
-    prompts = [
-        chat.render(
-            chat.student_messages(p["question"]), tokenizer, generate=True
-        )
-        for p in problems
-    ]
-    if mode == "think":
-        prompts = [
-            p if p.endswith(chat.THINK_OPEN) else p + chat.THINK_OPEN
-            for p in prompts
-        ]
+    """What a model reads, up to where it speaks.
+
+    mode: "free" is the prompt that students are trained on; "think" makes
+    its answer begin with `<think>`, to see whether a model can use a thought;
+    "teacher" is the prompt of the traces, in the profile's wording.
+    """
+    from helpers.traces import teacher_messages
+
+    if mode not in MODES:
+        raise CourseError(f"mode {mode!r}: choose one of {', '.join(MODES)}")
+    prompts = []
+    for problem in problems:
+        messages = chat.student_messages(problem["question"])
+        if mode == "teacher":
+            messages = teacher_messages(problem["question"], profile)
+        prompt = chat.render(messages, tokenizer, generate=True)
+        if mode == "think" and not prompt.endswith(chat.THINK_OPEN):
+            prompt += chat.THINK_OPEN
+        prompts.append(prompt)
     return prompts
 
 
@@ -220,39 +178,101 @@ def evaluate(
     *,
     profile: Profile,
     mode: str = "free",
+    sampling: Sampling | None = None,
     batch_size: int | None = None,
+    path: Path | None = None,
     progress: str | None = None,
 ) -> Evaluation:
-    """Answer every problem greedily, in batches of similar length.
+    """Answer every problem, in batches of similar length.
 
-    batch_size: rows at once, by default the profile's `evaluation_batch`.
+    mode: of `render_prompts`. sampling: None is greedy; a thinking teacher
+    wants its card's settings, `profile.sampling(seed)`. batch_size: rows at
+    once, by default the profile's `evaluation_batch`.
+    path: an answer file. What the same weights, prompt and settings have
+    answered in it is not asked again, and processes share the work. Every
+    sampled batch has a seed of its own: it comes out the same after a kill.
     """
+    import torch
+    from tqdm.auto import tqdm
+
+    from helpers.generate import Completion, length_batches
+    from helpers.models import processes, reset_peak, weights_hash
+
+    sampling = sampling or profile.greedy
+    prompts = render_prompts(problems, loaded.tokenizer, profile, mode)
+    encoded = [chat.encode_text(text, loaded.tokenizer) for text in prompts]
+    batches = length_batches(encoded, batch_size or profile.evaluation_batch)
+    model = weights_hash(loaded.model)[:12]
+    decides = {"model": model, "sampling": asdict(sampling)}
+    world = processes().num_processes if path else 1
+    rank = processes().process_index if path else 0
+    answers = read_answers(path, decides) if path else {}
     reset_peak()
+    bar = tqdm(batches, progress, disable=not progress)
+    for number, batch in enumerate(bar):
+        asked = [prompts[i] for i in batch]
+        if number % world != rank or all(text in answers for text in asked):
+            continue
+        if sampling.temperature:
+            torch.manual_seed(sampling.seed * 100_003 + number)
+        rows = [row | decides for row in ask(loaded, asked, sampling)]
+        answers |= {row["prompt"]: row for row in rows}
+        if path:
+            share = f"{path.stem}.{rank}of{world}.jsonl"
+            append_answers(path if world == 1 else path.with_name(share), rows)
+    if world > 1:
+        processes().wait_for_everyone()
+        answers = read_answers(path, decides)
+    rows = [answers[text] for text in prompts]
+    return Evaluation(
+        problems,
+        [Completion(r["text"], r["tokens"], r["finish_reason"]) for r in rows],
+        seconds=sum(row["seconds"] for row in rows),
+        peak_mib=max((row["peak_mib"] for row in rows), default=None),
+    )
+
+
+def ask(loaded: Loaded, prompts: list[str], sampling: Sampling) -> list[dict]:
+    """One batch of prompts: a row each, its seconds a share of the batch's."""
+    from helpers.generate import generate
+    from helpers.models import peak_memory_mb
+
     started = time.perf_counter()
     completions = generate(
         loaded.model,
         loaded.tokenizer,
-        student_prompts(problems, loaded.tokenizer, mode=mode),
-        sampling=profile.greedy,
-        batch_size=batch_size or profile.evaluation_batch,
-        progress=progress,
+        prompts,
+        sampling=sampling,
+        batch_size=len(prompts),
     )
-    seconds = time.perf_counter() - started
-    peak = round(peak_memory_mb(), 1)
-    return Evaluation(problems, completions, seconds, peak)
+    costs = {
+        "seconds": (time.perf_counter() - started) / len(prompts),
+        "peak_mib": round(peak_memory_mb(), 1),
+    }
+    pairs = zip(prompts, completions, strict=True)
+    return [{"prompt": text, **asdict(made), **costs} for text, made in pairs]
 
 
-def splits_of(*evaluations: Evaluation) -> dict[str, dict[str, int]]:
-    """Counts that the results table shows beside the test split."""
-    test = evaluations[0]
-    correct, n = test.part("impossible", True)
-    splits = {"impossible": {"n": n, "correct": correct}} if n else {}
-    for other in evaluations[1:]:
-        splits["held-out templates"] = {
-            "n": len(other.problems),
-            "correct": sum(other.correct),
-        }
-    return splits
+def append_answers(path: Path, rows: list[dict]) -> None:
+    """Each row on a line of its own, whatever a kill has cut before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write("\n" + json.dumps(row, ensure_ascii=False))
+            file.flush()
+
+
+def read_answers(path: Path, decides: dict) -> dict[str, dict]:
+    """By prompt, the rows of an answer file that the same things decided.
+
+    Other weights' and half-written rows stay where they are, unread.
+    """
+    rows = []
+    for part in sorted(path.parent.glob(f"{path.stem}.*jsonl")):
+        for line in part.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return {r["prompt"]: r for r in rows if decides.items() <= r.items()}
 
 
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
@@ -260,16 +280,18 @@ def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
 
     Raises ModelError for an arm of another name without its `adapter`.
     """
-    if arm == "teacher":
-        return load_teacher(profile)
+    from helpers import models
+
+    if arm in ("teacher", "teacher_sampled"):
+        return models.load_teacher(profile)
     if arm == "student_after":
         adapter = adapter or profile.run_folder / "sft" / "final"
     elif arm != "student_before" and adapter is None:
-        raise ModelError(
+        raise models.ModelError(
             f"arm {arm!r}: name its checkpoint with --adapter, or choose "
-            "teacher, student_before or student_after."
+            "teacher, teacher_sampled, student_before or student_after."
         )
-    student = load_student(profile)
+    student = models.load_student(profile)
     if arm == "student_before":
         return student
-    return load_adapter(student, adapter)
+    return models.load_adapter(student, adapter)

@@ -16,16 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers.losses import (
-    LOG_ZERO,
-    LossError,
-    check_pair,
-    kl,
-    log_probabilities,
-)
+from helpers import CourseError
 
 MAPS = ("last", "even", "cka")
 Pairs = tuple[tuple[int, int], ...]  # (student's layer, teacher's layer)
+
+
+class LossError(CourseError):
+    """Input from which no loss can be computed; says what to change."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,9 @@ class FeatureTerm:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise LossError(
-                "no pair of layers: give one or more, or a map's name"
-            )
+            raise LossError("no pair of layers: give one, or a map's name")
         if not 0 <= self.weight < math.inf:
-            raise LossError(
-                f"the feature weight is {self.weight}: use 0 or more"
-            )
+            raise LossError(f"feature weight is {self.weight}: use 0 or more")
 
     def pairs(self, student: Any, teacher: Any) -> Pairs:
         """The pairs for two models; LossError for a layer they lack."""
@@ -64,17 +58,17 @@ class FeatureTerm:
 
 def depth(model: Any) -> int:
     """The number of blocks, which is also the index of the last layer."""
-    return decoder_config(model).num_hidden_layers
+    return model.config.get_text_config().num_hidden_layers
 
 
 def width(model: Any) -> int:
     """The width of the hidden states."""
-    return decoder_config(model).hidden_size
+    return model.config.get_text_config().hidden_size
 
 
-def decoder_config(model: Any) -> Any:
-    """The part of the configuration that describes the text decoder."""
-    return model.config.get_text_config()
+def decoder_of(model: Any) -> nn.Module:
+    """The model without its head, adapters or not."""
+    return getattr(model, "get_base_model", lambda: model)().get_decoder()
 
 
 def check_layers(model: Any, layers: Sequence[int], whose: str) -> None:
@@ -92,13 +86,14 @@ def check_layers(model: Any, layers: Sequence[int], whose: str) -> None:
 def tapped(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Keep the chosen layers' states of the next forward pass, by hooks.
 
-    `output_hidden_states=True` would keep all of them. Meant for a model
-    that takes no gradient: gradient checkpointing runs a block twice.
+    `output_hidden_states=True` would keep all of them. The last one is what
+    the decoder returns: not every library calls the module of the final norm
+    (Unsloth on a GPU reads its weight). Blocks are meant for a model that
+    takes no gradient: gradient checkpointing runs a block twice.
     """
     check_layers(model, layers, "model")
-    base = getattr(model, "get_base_model", lambda: model)()
-    decoder = base.get_decoder()
-    places = [decoder.embed_tokens, *decoder.layers[:-1], decoder.norm]
+    decoder = decoder_of(model)
+    places = [decoder.embed_tokens, *decoder.layers[:-1], decoder]
     states: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Any:
@@ -142,23 +137,6 @@ def cka_grid(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """
     rows = [[linear_cka(s, t) for t in teacher] for s in student]
     return torch.stack([torch.stack(row) for row in rows])
-
-
-@torch.no_grad()
-def layer_states(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
-) -> list[Tensor]:
-    """States of all layers at the masked-in positions: (positions, width).
-
-    input_ids, attention_mask, mask: (batch, tokens).
-    """
-    states = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        output_hidden_states=True,
-        use_cache=False,
-    ).hidden_states
-    return [layer[mask.bool()] for layer in states]
 
 
 def layer_map(
@@ -240,7 +218,7 @@ def hidden_state_loss(
 
     Raises LossError for anything that does not fit together, and for NaN.
     """
-    check_pair(student_hidden, teacher_hidden, mask)
+    check_mask(student_hidden, mask)
     if kind not in FEATURE_KINDS:
         raise LossError(
             f"unknown kind {kind!r}: use {' or '.join(FEATURE_KINDS)}"
@@ -281,42 +259,16 @@ def relation_loss(
     asked = pairs.any(dim=-1)  # a row with one position has no relations
     student = relations(student_states, pairs)[asked]
     teacher = relations(teacher_states.detach(), pairs)[asked]
-    return finite(kl(teacher, student).sum() / asked.sum().clamp(min=1))
+    rows = (teacher.exp() * (teacher - student)).sum(dim=-1)  # KL, each
+    return finite(rows.sum() / max(len(rows), 1))
 
 
 def relations(states: Tensor, pairs: Tensor) -> Tensor:
     """(batch, tokens, width) to log-probabilities (batch, tokens, tokens)."""
     unit = functional.normalize(widened(states), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
-    cosines = cosines.masked_fill(~pairs, LOG_ZERO)
-    return log_probabilities(cosines, RELATION_TEMPERATURE)
-
-
-def attention_loss(
-    student_attention: Tensor, teacher_attention: Tensor, mask: Tensor
-) -> Tensor:
-    """KL between where teacher and student look, a scalar.
-
-    Attention is (batch, heads, tokens, tokens), as `output_attentions`
-    gives it with eager attention; the mean over heads makes any two numbers
-    of heads comparable (MiniLM, arXiv:2002.10957, section 3.1, asks for
-    equal ones). `mask` is (batch, tokens): positions that look.
-    """
-    for attention in (student_attention, teacher_attention):
-        if attention.ndim != 4:
-            raise LossError(
-                f"attention of shape {tuple(attention.shape)}: pass (batch, "
-                "heads, tokens, tokens), which needs the model loaded with "
-                'attn_implementation="eager"'
-            )
-    looks = [
-        widened(attention.mean(dim=1)).clamp(min=SMALL).log()
-        for attention in (student_attention, teacher_attention.detach())
-    ]
-    check_pair(looks[0], looks[1], mask)
-    mask = mask.bool()
-    student, teacher = (look[mask] for look in looks)
-    return finite(kl(teacher, student).sum() / mask.sum().clamp(min=1))
+    cosines = cosines.masked_fill(~pairs, -1e30)  # not -inf: 0 * inf is NaN
+    return (cosines / RELATION_TEMPERATURE).log_softmax(dim=-1)
 
 
 def widened(states: Tensor) -> Tensor:
@@ -324,12 +276,25 @@ def widened(states: Tensor) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
+def check_mask(tensor: Tensor, mask: Tensor) -> None:
+    """One 0 or 1 for each position of (batch, tokens, width)."""
+    if mask.shape != tensor.shape[:-1]:
+        raise LossError(
+            f"the mask {tuple(mask.shape)} does not fit logits or hidden "
+            f"states {tuple(tensor.shape)}: it needs one value per position, "
+            "as shift_for_next_token gives it"
+        )
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise LossError("the mask is not 0 and 1: pass labels != -100")
+
+
 def finite(loss: Tensor) -> Tensor:
     """The loss itself; LossError when it is NaN."""
     if torch.isnan(loss.detach()):
         raise LossError(
-            "the feature loss is NaN, so a hidden state is NaN or infinite: "
-            "look for the first step with one, then lower the learning rate "
-            "or the weight, or load the model in bfloat16, not float16"
+            "the loss is NaN, so a logit or hidden state is NaN or infinite, "
+            "or all logits of a position are -inf: look for the first step "
+            "with a NaN, then lower the learning rate or the weight, or load "
+            "the model in bfloat16, not float16"
         )
     return loss

@@ -1,176 +1,42 @@
 """Response distillation: one trainer, one schedule, a checkpoint per epoch.
 
-TRL trains; this module only decides what it is given. helpers.sft says what
+TRL trains; this module only decides what it is given. helpers.runs says what
 a run leaves on disk.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import time
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from helpers import CourseError, chat
-from helpers.models import (
-    Loaded,
-    add_lora,
-    load_student,
-    peak_memory_mb,
-    processes,
-    quiet,
-)
-from helpers.profiles import RUNS, Profile, write_atomic
-
-
-class RunError(CourseError):
-    """A training run that cannot start or continue as asked."""
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What a finished run leaves behind.
-
-    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
-    `seconds` is training alone, `peak_memory_mb` the peak in MiB
-    since `reset_peak` (of the process where it never ran).
-    """
-
-    folder: Path
-    log: list[dict[str, float]]
-    steps: int
-    seconds: float
-    peak_memory_mb: float
-
-    @property
-    def final_loss(self) -> float:
-        return self.log[-1]["loss"]
-
-
-def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Adapter and tokenizer, complete or not at all; the first process."""
-    if not processes().is_main_process:
-        return
-    draft = folder.with_name(folder.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(str(draft), safe_serialization=True)
-    tokenizer.save_pretrained(str(draft))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-
-
-SETTINGS = (
-    "learning_rate",
-    "batch_size",
-    "gradient_accumulation",
-    "max_length",
-    "dtype",
-    "load_in_4bit",
+from helpers import chat
+from helpers.models import Loaded, processes, quiet
+from helpers.profiles import RUNS, Profile
+from helpers.runs import (
+    RunError,
+    TrainingRun,
+    open_run,
+    read_run,
+    run_folder,
+    run_settings,
+    run_training,
+    save_adapter,
 )
 
-
-def run_settings(
-    profile: Profile, traces: list[dict], **chosen: Any
-) -> dict[str, Any]:
-    """What must be equal for a killed run to be continued."""
-    fields = asdict(profile)
-    text = json.dumps([(t["question"], t["qwen3_answer"]) for t in traces])
-    return {
-        "student": Path(profile.student).name,
-        **{name: fields[name] for name in SETTINGS},
-        "traces": len(traces),
-        "traces_sha256": hashlib.sha256(text.encode()).hexdigest()[:12],
-        **chosen,
-    }
-
-
-def run_folder(profile: Profile, run: str) -> Path:
-    """Where a run lives; raises RunError for a name that leads elsewhere."""
-    folder = profile.run_folder / run
-    if profile.run_folder.resolve() not in folder.resolve().parents:
-        raise RunError(
-            f"the run name {run!r} must be a plain name, for instance sft"
-        )
-    return folder
-
-
-def open_run(
-    folder: Path, settings: dict[str, Any], overwrite: bool
-) -> Path | None:
-    """Prepare the run's folder; the checkpoint to resume from, if any.
-
-    Raises RunError when the folder holds a run with other settings, and
-    under FSDP. Of several processes the first one alone deletes and writes.
-    """
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise RunError(
-            "under FSDP each process would hold a piece of the adapter, and "
-            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
-            "student in 4 bits fits on each GPU."
-        )
-    if processes().is_main_process:
-        prepare_run(folder, settings, overwrite)
-    processes().wait_for_everyone()
-    return last_checkpoint(folder / "resume")
-
-
-def prepare_run(
-    folder: Path, settings: dict[str, Any], overwrite: bool
-) -> None:
-    """The folder as `open_run` promises it, half checkpoints removed."""
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    stamp = folder / "run.json"
-    settings = json.loads(json.dumps(settings))  # as it will be read again
-    if stamp.exists():
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-        changed = {
-            key: (found.get(key), value)
-            for key, value in settings.items()
-            if found.get(key) != value
-        }
-        if changed:
-            raise RunError(
-                f"{folder.name} holds a run with other settings (there, "
-                f"here): {changed}. Name another run, or overwrite=True."
-            )
-    write_atomic(stamp, json.dumps(settings, indent=1))
-    last_checkpoint(folder / "resume")
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; removes those that a kill cut short.
-
-    The Trainer writes trainer_state.json last, so without it the rest may be
-    missing or half written.
-    """
-    complete: dict[int, Path] = {}
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            state = (checkpoint / "trainer_state.json").read_text("utf-8")
-            complete[json.loads(state)["global_step"]] = checkpoint
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
-    return complete[max(complete)] if complete else None
-
-
-def read_run(folder: Path) -> TrainingRun:
-    """A finished run, from its log.json."""
-    try:
-        record = json.loads((folder / "log.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{folder.name}: no finished run there. Run notebook 03, or "
-            "`python3 -m helpers sft`."
-        ) from error
-    return TrainingRun(folder=folder, **record)
+__all__ = [
+    "RunError",
+    "build_trainer",
+    "encode_traces",
+    "open_run",
+    "read_run",
+    "save_adapter",
+    "train_student",
+]
 
 
 def encode_traces(
@@ -179,7 +45,7 @@ def encode_traces(
     """Rows of `input_ids` and `labels`, and how many were too long.
 
     A row longer than `max_length` is dropped, never cut. Raises RunError
-    when nothing is left, ChatError when no token or every token is trained.
+    when nothing is left, CourseError when no token or every token is trained.
     """
     from datasets import Dataset
 
@@ -228,6 +94,7 @@ def sft_config(
         max_grad_norm=1.0,
         max_length=None,  # too long rows are gone: nothing may be cut
         packing=False,
+        remove_unused_columns=False,  # rows bring only what a loss reads
         bf16=profile.dtype == "bfloat16",
         gradient_checkpointing=profile.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -236,6 +103,7 @@ def sft_config(
         save_total_limit=1,
         logging_steps=max(1, steps // 40),
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would log a NaN as 0
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
@@ -248,7 +116,7 @@ def sft_config(
 def make_callback(
     folder: Path | None, tokenizer: Any, *, progress: bool
 ) -> Any:
-    """Keeps an adapter per epoch, and one tqdm bar for the whole run."""
+    """Keeps an adapter per epoch, draws one bar, and stops at a NaN."""
     from tqdm.auto import tqdm
     from transformers import TrainerCallback
 
@@ -267,14 +135,22 @@ def make_callback(
             self.bar.update(1)
 
         def on_log(self, args, state, control, logs=None, **_):
-            if logs and "loss" in logs:
-                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+            if not logs or "loss" not in logs:
+                return
+            loss = float(logs["loss"])
+            self.bar.set_postfix(loss=f"{loss:.3f}")
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss is {loss} at step {state.global_step}: the "
+                    f"learning rate {args.learning_rate:g} is too high, or a "
+                    "weight of the student is NaN. Lower "
+                    "DISTILL_LEARNING_RATE and overwrite this run."
+                )
 
         def on_epoch_end(self, args, state, control, model=None, **_):
-            number = round(state.epoch)
-            if folder is None:
-                return
-            save_adapter(model, tokenizer, folder / f"epoch_{number}")
+            if folder is not None:
+                place = folder / f"epoch_{round(state.epoch)}"
+                save_adapter(model, tokenizer, place)
 
         def on_train_end(self, args, state, control, **_):
             self.bar.close()
@@ -291,11 +167,46 @@ def build_trainer(
     epochs: int,
     seed: int,
     progress: bool = True,
-    make: Callable[..., Any] | None = None,
 ) -> Any:
-    """TRL's SFTTrainer over the encoded rows; no folder, nothing saved.
+    """TRL's SFTTrainer over the encoded rows; no folder, nothing saved."""
+    from trl import SFTTrainer
 
-    `make` builds a subclass of it instead (helpers.distill).
+    options = trainer_options(
+        student,
+        rows,
+        folder,
+        profile=replace(profile, epochs=epochs),
+        seed=seed,
+        progress=progress,
+    )
+    return prepared(SFTTrainer, options)
+
+
+def trainer_options(
+    student: Loaded,
+    rows: Any,
+    folder: Path | None,
+    *,
+    profile: Profile,
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """What every trainer of the course is given, whatever its loss."""
+    config = sft_config(
+        profile, folder, epochs=profile.epochs, rows=len(rows), seed=seed
+    )
+    callback = make_callback(folder, student.tokenizer, progress=progress)
+    return {
+        "model": student.model,
+        "args": config,
+        "train_dataset": rows,
+        "processing_class": student.tokenizer,
+        "callbacks": [callback],
+    }
+
+
+def prepared(make: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """The trainer, made in silence; `library_changed` says what it changed.
 
     TRL casts adapters to bfloat16 when the model is quantized, but resuming
     loads them as float32; keeping them in float32 from the start makes a
@@ -303,21 +214,16 @@ def build_trainer(
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import align_special_tokens
-    from trl import SFTTrainer
 
+    asked = options["args"].to_dict()
     with quiet():
-        trainer = (make or SFTTrainer)(
-            model=student.model,
-            args=sft_config(
-                profile, folder, epochs=epochs, rows=len(rows), seed=seed
-            ),
-            train_dataset=rows,
-            processing_class=student.tokenizer,
-            callbacks=[
-                make_callback(folder, student.tokenizer, progress=progress)
-            ],
-        )
-        align_special_tokens(trainer.model, student.tokenizer)
+        trainer = make(**options)
+        align_special_tokens(trainer.model, options["processing_class"])
+    trainer.library_changed = {
+        name: [asked.get(name), value]
+        for name, value in trainer.args.to_dict().items()
+        if asked.get(name) != value
+    }
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -330,7 +236,6 @@ def train_student(
     *,
     profile: Profile,
     run: str = "sft",
-    rank: int | None = None,
     epochs: int | None = None,
     seed: int = 7,
     overwrite: bool = False,
@@ -342,58 +247,34 @@ def train_student(
     A killed run is continued when it is started again with the same
     settings; a finished one is read back, not trained twice. With
     `overwrite` an older run of that name is deleted first. `student` is a
-    student with adapters; by default it is loaded and given rank `rank`.
+    student with adapters; by default it is loaded and given the profile's
+    rank.
     """
-    rank, epochs = rank or profile.rank, epochs or profile.epochs
     traces = list(traces)
-    folder = run_folder(profile, run)
-    settings = run_settings(
-        profile, traces, rank=rank, epochs=epochs, seed=seed
-    )
-    resume = open_run(folder, settings, overwrite)
-    if (folder / "log.json").exists():
-        return read_run(folder)
-    if student is None:
-        student = add_lora(load_student(profile), rank=rank, seed=seed)
-    rows, dropped = encode_traces(
-        traces, student.tokenizer, max_length=profile.max_length
-    )
-    if dropped:
-        print(f"{dropped} traces longer than {profile.max_length} dropped")
-    trainer = build_trainer(
-        student,
-        rows,
-        folder,
+    if epochs is not None:
+        profile = replace(profile, epochs=epochs)
+
+    def build(student: Loaded, folder: Path) -> Any:
+        rows, dropped = encode_traces(
+            traces, student.tokenizer, max_length=profile.max_length
+        )
+        if dropped:
+            print(f"{dropped} traces longer than {profile.max_length} dropped")
+        return build_trainer(
+            student,
+            rows,
+            folder,
+            profile=profile,
+            epochs=profile.epochs,
+            seed=seed,
+            progress=progress,
+        )
+
+    return run_training(
+        build,
+        run_folder(profile, run),
+        run_settings(profile, traces, seed=seed),
         profile=profile,
-        epochs=epochs,
-        seed=seed,
-        progress=progress,
+        overwrite=overwrite,
+        student=student,
     )
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return finish_run(trainer, student, folder, time.perf_counter() - started)
-
-
-def finish_run(
-    trainer: Any, student: Loaded, folder: Path, seconds: float
-) -> TrainingRun:
-    """Save `final` and the log, then drop what was only for resuming."""
-    save_adapter(trainer.model, student.tokenizer, folder / "final")
-    log = [
-        {key: float(entry[key]) for key in ("step", "epoch", "loss")}
-        | {"learning_rate": float(entry["learning_rate"])}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    record = {
-        "log": log,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
-    }
-    processes().wait_for_everyone()  # nobody needs the checkpoints any more
-    if processes().is_main_process:
-        write_atomic(folder / "log.json", json.dumps(record, indent=1))
-        shutil.rmtree(folder / "resume", ignore_errors=True)
-    processes().wait_for_everyone()
-    return read_run(folder)

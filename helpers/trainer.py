@@ -1,24 +1,24 @@
 """The trainer of logit distillation: TRL's SFTTrainer with another loss.
 
-Kept to what changes: what a batch brings, and what a step computes.
-helpers.distill decides what it is given.
+Kept to what changes: what a step computes. helpers.distill decides what it is
+given, and makes its batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.checkpoint import checkpoint
 
 from helpers.features import (
-    FeatureTerm,
     Projectors,
+    decoder_of,
     hidden_state_loss,
     tapped,
     width,
@@ -26,97 +26,21 @@ from helpers.features import (
 from helpers.losses import (
     chunked_kd_loss,
     kd_loss,
+    output_head,
     shift_for_next_token,
     topk_kd_loss,
 )
 from helpers.models import unsloth_backend
-from helpers.sft import RunError
 
 unsloth_backend()  # it patches what is imported after it
 
 from trl import SFTTrainer  # noqa: E402
 
+if TYPE_CHECKING:
+    from helpers.distill import Objective
 
-@dataclass(frozen=True)
-class Objective:
-    """What the student is asked to match.
-
-    soft: weight of the teacher's distribution, 0 to 1; the rest is the
-        cross-entropy with the trace's own tokens (Hinton et al. 2015,
-        arXiv:1503.02531, section 2).
-    temperature, kind, beta, skew: see helpers.losses.kd_loss.
-    chunk: positions whose logits exist at once (online teacher, soft = 1);
-        None keeps all of them.
-    features: hidden states to imitate as well (helpers.trainer).
-    """
-
-    soft: float = 1.0
-    temperature: float = 1.0
-    kind: str = "forward"
-    beta: float = 0.5
-    skew: float = 0.1
-    chunk: int | None = None
-    features: FeatureTerm | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.soft <= 1:
-            raise RunError(f"soft is {self.soft}; choose a weight of 0 to 1.")
-        if self.chunk is not None and (self.soft < 1 or self.chunk < 1):
-            raise RunError(
-                f"chunk = {self.chunk} with soft = {self.soft}: a chunked "
-                "loss needs soft = 1 and a chunk of at least 1 position."
-            )
-
-    def chunked(self, size: int) -> Objective:
-        """The same objective in chunks, where that is possible."""
-        possible = self.soft == 1 and self.features is None
-        return replace(self, chunk=self.chunk or size) if possible else self
-
-
-class PairCollator:
-    """Pads rows on the right and lays the cached targets beside them.
-
-    Gives input_ids, attention_mask and labels (batch, tokens), `soft_mask`
-    (batch, tokens - 1), shifted like the labels: where the teacher has
-    something to say; and with a cache topk_ids, topk_logprobs
-    (batch, tokens - 1, k).
-    """
-
-    def __init__(self, pad_id: int, cache: Any = None) -> None:
-        self.pad_id = pad_id
-        self.cache = cache
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        size = len(rows), max(len(row["input_ids"]) for row in rows)
-        ids = torch.full(size, self.pad_id)
-        labels, attention = torch.full(size, -100), torch.zeros(size).long()
-        soft = torch.zeros(size[0], size[1] - 1, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            end = len(row["input_ids"])
-            ids[i, :end] = torch.tensor(row["input_ids"])
-            labels[i, :end] = torch.tensor(row["labels"])
-            attention[i, :end] = 1
-            soft[i, row["soft_start"] - 1 : end - 1] = True
-        batch = {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "labels": labels,
-            "soft_mask": soft,
-        }
-        return batch | ({} if self.cache is None else self.targets(rows, size))
-
-    def targets(
-        self, rows: list[dict[str, Any]], size: tuple[int, int]
-    ) -> dict[str, torch.Tensor]:
-        """The cached distributions, each before the token it predicts."""
-        shape = size[0], size[1] - 1, self.cache.k
-        ids, logprobs = torch.zeros(shape).long(), torch.zeros(shape)
-        for i, row in enumerate(rows):
-            found, values = self.cache.row(row["row"])
-            end = len(row["input_ids"]) - 1
-            ids[i, end - len(found) : end] = found
-            logprobs[i, end - len(found) : end] = values
-        return {"topk_ids": ids, "topk_logprobs": logprobs}
+Batch = dict[str, Tensor]
+PROJECTOR_FILE = "projectors.safetensors"
 
 
 class DistillTrainer(SFTTrainer):
@@ -134,36 +58,39 @@ class DistillTrainer(SFTTrainer):
         vocabulary: int | None = None,
         **options: Any,
     ) -> None:
-        options["args"].remove_unused_columns = False
         super().__init__(*args, **options)
         self.objective, self.teacher = objective, teacher
         self.vocabulary = vocabulary
+        self.student_options = {"use_cache": False}
         self.model_accepts_loss_kwargs = True  # scaled by tokens, see below
+        if objective.chunk:  # the last hidden states instead of all logits
+            self.student_options["logits_to_keep"] = 1
+            for model in (self.student, teacher):
+                output_head(model)  # refuses now, not at the first step
+
+    @property
+    def student(self) -> Any:
+        """The model without what accelerate wraps around it."""
+        return self.accelerator.unwrap_model(self.model)
 
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, torch.Tensor],
+        inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The objective per trained token; exact under accumulation."""
-        chunk = self.objective.chunk
-        names = ("input_ids", "attention_mask")
-        seen = {name: inputs[name] for name in names} | {"use_cache": False}
-        if chunk:  # the last hidden states instead of all the logits
-            seen |= {"logits_to_keep": 1}
-        with self.last_states(model) as own:
-            outputs = self.ask_student(model, seen)
-        states = own.pop() if chunk else outputs.logits
+        asked = {
+            name: inputs[name] for name in ("input_ids", "attention_mask")
+        }
+        outputs, states = self.ask_student(model, asked)
         states, targets, mask = shift_for_next_token(states, inputs["labels"])
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)
-        with self.last_states(self.teacher) as theirs:
-            answer = self.ask_teacher(seen)
+        taught = self.ask_teacher(asked)
         if self.objective.soft:
-            kept = theirs.pop() if chunk else getattr(answer, "logits", None)
-            soft = self.soft_loss(states, soft_mask, inputs, kept)
+            soft = self.soft_loss(states, taught, soft_mask, inputs)
             loss = loss + self.objective.soft * soft * soft_mask.sum()
         loss = loss + self.more_loss(outputs, soft_mask) * soft_mask.sum()
         if num_items_in_batch is None:
@@ -173,83 +100,79 @@ class DistillTrainer(SFTTrainer):
         loss = loss / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
-    @contextmanager
-    def last_states(self, model: Any) -> Iterator[list[torch.Tensor]]:
-        """The states that the head of a model reads in a forward pass.
+    def ask_student(self, model: Any, asked: Batch) -> tuple[Any, Tensor]:
+        """The student's forward pass, and its logits or last hidden states.
 
-        By a hook, in the head's dtype: `output_hidden_states` would keep
-        every layer, and autocast return it in float32. Only for a chunked
-        loss.
+        The states are what the decoder returns: Unsloth on a GPU never calls
+        the module of the final norm, and `output_hidden_states` would keep
+        every layer.
         """
-        found: list[torch.Tensor] = []
-        if model is None or not self.objective.chunk:
-            yield found
-            return
-        dtype = self.head(model).dtype
-        plain = self.accelerator.unwrap_model(model)
-        layers = plain.config.num_hidden_layers
-        with tapped(plain, [layers]) as states:
-            yield found
-        found.append(states[layers].to(dtype))
+        if not self.objective.chunk:
+            outputs = model(**asked, **self.student_options)
+            return outputs, outputs.logits
+        returned: list[Tensor] = []
+        hook = decoder_of(self.student).register_forward_hook(
+            lambda _, __, output: returned.append(output[0])
+        )
+        try:
+            outputs = model(**asked, **self.student_options)
+        finally:
+            hook.remove()
+        return outputs, returned[0]
 
-    def ask_student(self, model: Any, seen: dict[str, Any]) -> Any:
-        """The student's forward pass."""
-        return model(**seen)
-
-    def ask_teacher(self, seen: dict[str, Any]) -> Any:
-        """The teacher's forward pass without a gradient, where needed."""
+    @torch.no_grad()
+    def ask_teacher(self, asked: Batch) -> Tensor | None:
+        """The teacher's logits, or last hidden states in chunks."""
         if self.teacher is None or not self.objective.soft:
             return None
-        with torch.no_grad():
-            return self.teacher(**seen)
+        if not self.objective.chunk:
+            return self.teacher(**asked, use_cache=False).logits
+        return decoder_of(self.teacher)(**asked, use_cache=False)[0]
 
-    def more_loss(self, outputs: Any, mask: torch.Tensor) -> Any:
+    def more_loss(self, outputs: Any, mask: Tensor) -> Any:
         """Mean of a further loss over `mask`; none here."""
         return 0.0
 
     def soft_loss(
-        self,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        inputs: dict[str, torch.Tensor],
-        answer: torch.Tensor | None,
-    ) -> torch.Tensor:
+        self, states: Tensor, taught: Any, mask: Tensor, inputs: Batch
+    ) -> Tensor:
         """Mean divergence from the teacher over `mask`; no gradient there.
 
-        answer: the teacher's logits, or its last states in chunks.
+        states, taught: logits of both models, or last states in chunks.
         """
-        wanted = asdict(self.objective)
-        del wanted["soft"], wanted["chunk"], wanted["features"]
-        if not self.objective.chunk:
-            states = states[..., : self.vocabulary]
+        objective, size = self.objective, self.vocabulary
         if self.teacher is None:
             return topk_kd_loss(
-                states,
+                states[..., :size],
                 inputs["topk_ids"],
                 inputs["topk_logprobs"],
                 mask,
-                temperature=self.objective.temperature,
+                temperature=objective.temperature,
             )
-        if not self.objective.chunk:
-            theirs = answer[:, :-1, : self.vocabulary]
-            return kd_loss(states, theirs, mask, **wanted)
+        options = {
+            "temperature": objective.temperature,
+            "kind": objective.kind,
+            "beta": objective.beta,
+            "skew": objective.skew,
+        }
+        taught = taught[:, :-1]
+        if not objective.chunk:
+            return kd_loss(
+                states[..., :size], taught[..., :size], mask, **options
+            )
         return chunked_kd_loss(
             states,
-            self.head(self.model)[: self.vocabulary],
-            answer[:, :-1],
-            self.head(self.teacher)[: self.vocabulary],
+            output_head(self.student, size),
+            taught,
+            output_head(self.teacher, size),
             mask,
-            chunk=self.objective.chunk,
-            **wanted,
+            chunk=objective.chunk,
+            **options,
         )
 
     def hard_loss(
-        self,
-        states: torch.Tensor,
-        targets: torch.Tensor,
-        mask: torch.Tensor,
-        soft_mask: torch.Tensor,
-    ) -> torch.Tensor:
+        self, states: Tensor, targets: Tensor, mask: Tensor, soft_mask: Tensor
+    ) -> Tensor:
         """Weighted sum of cross-entropies with the trace's tokens.
 
         Full weight where the teacher is silent: its chat template opens the
@@ -257,22 +180,31 @@ class DistillTrainer(SFTTrainer):
         """
         share = 1 - self.objective.soft
         asked = mask if share else mask & ~soft_mask
-        logits = states[asked]
-        if self.objective.chunk:
-            logits = functional.linear(logits, self.head(self.model))
-        loss = functional.cross_entropy(
-            logits.float(), targets[asked], reduction="none"
+        weights = torch.where(soft_mask[asked], share, 1.0)
+        states, targets = states[asked], targets[asked]
+        if not self.objective.chunk:
+            return weighted_cross_entropy(states, targets, weights)
+        head = output_head(self.student)
+
+        def part(states: Tensor, *rest: Tensor) -> Tensor:
+            return weighted_cross_entropy(head(states), *rest)
+
+        size = self.objective.chunk
+        parts = zip(
+            states.split(size),
+            targets.split(size),
+            weights.split(size),
+            strict=True,
         )
-        weight = torch.where(soft_mask[asked], share, 1.0)
-        return (loss * weight).sum()
-
-    def head(self, model: Any) -> torch.Tensor:
-        """The output embedding, (vocabulary, width)."""
-        model = self.accelerator.unwrap_model(model)
-        return model.get_output_embeddings().weight
+        return sum(checkpoint(part, *p, use_reentrant=False) for p in parts)
 
 
-PROJECTOR_FILE = "projectors.safetensors"
+def weighted_cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor
+) -> Tensor:
+    """A sum over positions, in float32."""
+    loss = functional.cross_entropy(logits.float(), targets, reduction="none")
+    return (loss * weights).sum()
 
 
 class FeatureTrainer(DistillTrainer):
@@ -285,80 +217,70 @@ class FeatureTrainer(DistillTrainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.student_options["output_hidden_states"] = True
         self.term = self.objective.features
-        if self.teacher is None:
-            raise RunError(
-                "a cache holds log-probabilities, no hidden states: feature "
-                "distillation needs the teacher in memory"
-            )
-        student = self.accelerator.unwrap_model(self.model)
-        self.pairs = self.term.pairs(student, self.teacher)
-        self.taught: dict[int, torch.Tensor] = {}
+        self.pairs = self.term.pairs(self.student, self.teacher)
+        self.taught: dict[int, Tensor] = {}
         self.projectors: Any = None
         if self.term.kind != "relation":
-            device = self.accelerator.device
             self.projectors = Projectors(
                 self.pairs,
-                width(student),
+                width(self.student),
                 width(self.teacher),
                 seed=self.args.seed,
-            ).to(device)
+            ).to(self.accelerator.device)
 
-    def ask_student(self, model: Any, seen: dict[str, Any]) -> Any:
-        return model(**seen | {"output_hidden_states": True})
-
-    def ask_teacher(self, seen: dict[str, Any]) -> Any:
+    def ask_teacher(self, asked: Batch) -> Tensor | None:
         layers = [teacher for _, teacher in self.pairs]
-        with torch.no_grad(), tapped(self.teacher, layers) as self.taught:
-            return self.teacher(**seen)
+        with tapped(self.teacher, layers) as self.taught:
+            if self.objective.soft:
+                return super().ask_teacher(asked)
+            with torch.no_grad():
+                decoder_of(self.teacher)(**asked, use_cache=False)
+            return None
 
-    def more_loss(self, outputs: Any, mask: torch.Tensor) -> torch.Tensor:
+    def more_loss(self, outputs: Any, mask: Tensor) -> Tensor:
         """Weight times the mean of the pairs' losses."""
         losses = [
-            self.pair_loss(
+            hidden_state_loss(
                 outputs.hidden_states[student][:, :-1],
                 self.taught[teacher][:, :-1],
                 mask,
-                student=student,
-                teacher=teacher,
+                projector=self.projector(student, teacher),
+                kind=self.term.kind,
             )
             for student, teacher in self.pairs
         ]
         self.taught = {}
         return self.term.weight * torch.stack(losses).mean()
 
-    def pair_loss(
-        self,
-        student_hidden: torch.Tensor,
-        teacher_hidden: torch.Tensor,
-        mask: torch.Tensor,
-        **pair: int,
-    ) -> torch.Tensor:
-        """The loss of one pair of layers, through its projector."""
-
-        def projector(states: torch.Tensor) -> torch.Tensor:
-            return self.projectors(states.float(), **pair)
-
-        return hidden_state_loss(
-            student_hidden,
-            teacher_hidden,
-            mask,
-            projector=projector if self.projectors is not None else None,
-            kind=self.term.kind,
-        )
+    def projector(self, student: int, teacher: int) -> Any:
+        """The map of a pair of layers, in float32; None for relations."""
+        if self.projectors is None:
+            return None
+        return lambda states: self.projectors(states.float(), student, teacher)
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
-        """The student's parameters, and the projectors beside them."""
+        """The student's parameters, and the projectors beside them.
+
+        The trainer clips, and forgets the gradients of, its own model only.
+        """
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **options)
         if fresh and self.projectors is not None:
             self.projectors = self.accelerator.prepare_model(self.projectors)
-            group = {"params": list(self.projectors.parameters())}
-            optimizer.add_param_group(group | {"weight_decay": 0.0})
+            weights = list(self.projectors.parameters())
+            optimizer.add_param_group({"params": weights, "weight_decay": 0.0})
+            optimizer.register_step_pre_hook(self.clip_projectors)
             optimizer.register_step_post_hook(
                 lambda *_: self.projectors.zero_grad()
-            )  # the trainer forgets the gradients of its own model only
+            )
         return optimizer
+
+    def clip_projectors(self, *_: Any) -> None:
+        """As the student is clipped; apart, so they cannot slow it down."""
+        weights = self.projectors.parameters()
+        clip_grad_norm_(weights, self.args.max_grad_norm)
 
     def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
         """A checkpoint to resume from needs the projectors too."""
@@ -374,6 +296,5 @@ class FeatureTrainer(DistillTrainer):
         super()._load_from_checkpoint(checkpoint, model)
         if self.projectors is not None:
             state = load_file(Path(checkpoint) / PROJECTOR_FILE)
-            self.accelerator.unwrap_model(self.projectors).load_state_dict(
-                state
-            )
+            projectors = self.accelerator.unwrap_model(self.projectors)
+            projectors.load_state_dict(state)

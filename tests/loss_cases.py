@@ -61,12 +61,3 @@ def hidden(dtype, *, width=5, vocabulary=11):
         for _ in range(2)
     ]
     return states[0].requires_grad_(), heads[0], states[1], heads[1]
-
-
-def draw(teacher, count, seed, *, temperature=1.0):
-    """Tokens drawn from a teacher, each with weight 1 / count."""
-    maker = torch.Generator().manual_seed(seed)
-    p = (teacher / temperature).softmax(-1)
-    ids = p.flatten(0, 1).multinomial(count, True, generator=maker)
-    ids = ids.view(*teacher.shape[:-1], count)
-    return ids, torch.full(ids.shape, 1 / count)

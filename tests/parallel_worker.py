@@ -9,11 +9,11 @@ from pathlib import Path
 
 import tiny
 
-from helpers.distill import Objective, distill_student
+from helpers.distill import Lesson, Objective, distill_student
 from helpers.features import FeatureTerm
 from helpers.models import processes
+from helpers.scale.shards import shared_traces
 from helpers.sft import train_student
-from helpers.traces import shared_traces
 
 TRACES, EPOCHS = 16, 2
 
@@ -41,15 +41,11 @@ def main(job: str, place: str, batch: str) -> None:
     else:
         pair = tiny.pair(folder, batch_size=int(batch))
         term = FeatureTerm("even", 1.0, "cosine")
+        objective = Objective(features=term if job == "features" else None)
         found = losses(
             distill_student(
-                tiny.traces(TRACES),
+                Lesson(tiny.traces(TRACES), tiny.teacher(), objective),
                 profile=pair,
-                objective=Objective(
-                    features=term if job == "features" else None
-                ),
-                teacher=tiny.teacher(),
-                run="logit",
                 epochs=EPOCHS,
                 progress=False,
             )

@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for a Python without the environment
 
-from helpers import environment  # noqa: E402
+from helpers.cli import environment  # noqa: E402
 
 RUNS = ROOT / "data" / "runs"
 REHEARSAL = RUNS / "rehearsal"
@@ -90,9 +90,10 @@ def make_teacher(problems: list[dict]) -> None:
 
     from helpers import chat
     from helpers.answers import is_correct
+    from helpers.generate import generate
     from helpers.models import load_teacher
     from helpers.profiles import PROFILES, set_seed
-    from helpers.traces import answer_chunk, teacher_messages
+    from helpers.traces import teacher_messages
 
     set_seed(7)
     loaded = load_teacher(PROFILES["mini"])  # float32
@@ -126,8 +127,19 @@ def make_teacher(problems: list[dict]) -> None:
     trainer.train()
     loaded.model.save_pretrained(TEACHER)
     loaded.tokenizer.save_pretrained(TEACHER)
-    answers = answer_chunk(
-        problems, loaded.model, loaded.tokenizer, profile, progress=False
+    answers = generate(
+        loaded.model,
+        loaded.tokenizer,
+        [
+            chat.render(
+                teacher_messages(row["question"], profile),
+                loaded.tokenizer,
+                generate=True,
+            )
+            for row in problems
+        ],
+        sampling=profile.sampling(),
+        batch_size=profile.generation_batch,
     )
     known = sum(
         is_correct(answer.text, row["answer"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import tiny
 import torch
 from loss_cases import KINDS, gradient, hidden, some
+from torch.nn import functional
 
-from helpers.losses import chunked_kd_loss, kd_loss
+from helpers.losses import LossError, chunked_kd_loss, kd_loss, output_head
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,3 +110,82 @@ def test_chunked_kd_loss_keeps_no_logits_for_the_backward_pass():
         counts.append(held.found)
     assert counts[0] > 3
     assert counts[1] <= 1  # at most the head's own weight
+
+
+def with_head(*, bias=False, **config):
+    """A tiny Gemma whose head has a bias, or its configuration a scale."""
+    model = copy.deepcopy(tiny.plain_student().model)
+    head = model.lm_head
+    model.lm_head = torch.nn.Linear(*reversed(head.weight.shape), bias=bias)
+    model.lm_head.weight.data = 3 * head.weight.detach()
+    if bias:
+        torch.nn.init.normal_(model.lm_head.bias, std=5.0)
+    model.config.update(config)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"bias": True}, {"final_logit_softcapping": 3.0}]
+)
+def test_output_head_gives_the_models_own_logits(change):
+    model = with_head(**change)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        answer = model(input_ids=ids, output_hidden_states=True)
+        states = answer.hidden_states[-1]
+        logits = output_head(model, 900)(states)
+        bare = functional.linear(states, model.lm_head.weight[:900])
+    torch.testing.assert_close(logits, answer.logits[..., :900])
+    assert torch.allclose(bare, logits) == (not change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"bias": True}, {"final_logit_softcapping": 3.0}]
+)
+def test_chunked_kd_loss_of_output_heads_is_the_models_own(change):
+    """A bare weight loses the bias and the cap; the head keeps them."""
+    student, teacher = with_head(**change), tiny.plain_student().model
+    ids = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]])
+    with torch.no_grad():
+        ours, theirs = (
+            model(input_ids=ids, output_hidden_states=True)
+            for model in (student, teacher)
+        )
+    expected = kd_loss(ours.logits, theirs.logits, torch.ones(2, 4))
+    pieces = ours.hidden_states[-1], theirs.hidden_states[-1]
+    heads = [output_head(student), output_head(teacher)]
+    found = chunked_kd_loss(
+        pieces[0], heads[0], pieces[1], heads[1], torch.ones(2, 4), chunk=3
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    heads[0] = student.lm_head.weight
+    lost = chunked_kd_loss(
+        pieces[0], heads[0], pieces[1], heads[1], torch.ones(2, 4), chunk=3
+    )
+    assert not torch.isclose(lost, expected, rtol=0.01)
+
+
+def test_output_head_applies_coheres_scale():
+    from transformers import CohereConfig, CohereForCausalLM
+
+    config = CohereConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logit_scale=0.25,
+        pad_token_id=0,
+    )
+    model = CohereForCausalLM(config).eval()
+    with torch.no_grad():
+        answer = model(
+            input_ids=torch.tensor([[5, 6, 7]]), output_hidden_states=True
+        )
+        found = output_head(model)(answer.hidden_states[-1])
+    torch.testing.assert_close(found, answer.logits)
+
+
+def test_output_head_refuses_a_scale_that_it_does_not_know():
+    with pytest.raises(LossError, match="logits_scaling"):
+        output_head(with_head(logits_scaling=8.0))

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
-from helpers import chat
-from helpers.distill import Objective, distill_student, pair_profile, pair_rows
+from helpers import CourseError, chat
+from helpers.distill import (
+    Lesson,
+    Objective,
+    PairCollator,
+    distill_student,
+    pair_profile,
+    pair_rows,
+    pair_trainer,
+)
 from helpers.features import FeatureTerm
 from helpers.logit_cache import write_cache
-from helpers.models import load_teacher
+from helpers.models import add_lora, load_student, load_teacher
 from helpers.profiles import PROFILES
 from helpers.sft import RunError, train_student
-from helpers.trainer import PairCollator
 
 SMALL = "mini-qwen3-small"
 
@@ -25,7 +33,7 @@ class FullCache:
     """What the teacher thinks of each row, all of the vocabulary."""
 
     def __init__(self, teacher, rows) -> None:
-        self.k = len(teacher.tokenizer)
+        self.k, self.temperature = len(teacher.tokenizer), 1.0
         self.rows = [self.look(teacher.model, row) for row in rows]
 
     def look(self, model, row):
@@ -39,6 +47,9 @@ class FullCache:
     def row(self, number):
         return self.rows[number]
 
+    def check_rows(self, rows):
+        assert len(rows) == len(self.rows)
+
 
 @pytest.fixture
 def teacher():
@@ -50,17 +61,14 @@ def profile(tmp_path):
     return tiny.pair(tmp_path, learning_rate=1e-3)
 
 
-def train(profile, teacher, objective, *, run, **options):
+def train(profile, teacher, objective, *, run, cache=None):
     """Losses of a short run on twelve traces."""
     done = distill_student(
-        tiny.traces(12),
+        Lesson(tiny.traces(12), teacher, objective, cache),
         profile=profile,
-        objective=objective,
-        teacher=teacher,
         run=run,
         epochs=1,
         progress=False,
-        **options,
     )
     return [entry["loss"] for entry in done.log]
 
@@ -232,16 +240,140 @@ def test_long_rows_are_dropped_alike_with_a_cache(profile, teacher, tmp_path):
         tokenizer=tiny.tokenizer(SMALL),
         k=len(teacher.tokenizer),
         max_length=short.max_length,
-        progress=False,
     )
     assert len(cache) < 12
     cached = train(short, teacher, Objective(), run="cached", cache=cache)
     assert cached == pytest.approx(online, abs=2e-3)
 
 
+# --- what is refused ---
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"soft": 1.2}, {"soft": -0.1}, {"soft": 0.5, "chunk": 8}]
+    "wrong",
+    [
+        {"soft": 1.2},
+        {"soft": -0.1},
+        {"soft": 0.5, "chunk": 8},
+        {"kind": "banana"},
+        {"temperature": 0.0},
+    ],
 )
 def test_objective_refuses(wrong):
-    with pytest.raises(RunError):
+    with pytest.raises(CourseError):
         Objective(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"kind": "reverse"}, "'reverse'"),
+        ({"kind": "skew"}, "'skew'"),
+        ({"temperature": 2.0}, "temperature 1"),
+        ({"features": FeatureTerm("last")}, "hidden states"),
+    ],
+)
+def test_cache_that_cannot_serve_the_objective_is_refused(
+    teacher, changes, named
+):
+    cache = SimpleNamespace(temperature=1.0, k=4)
+    Lesson([], teacher, Objective(), cache)
+    with pytest.raises(RunError, match=named):
+        Lesson([], teacher, Objective(**changes), cache)
+
+
+def test_cache_of_other_rows_is_refused(profile, teacher, tmp_path):
+    cache = write_cache(
+        tiny.traces(12)[::-1],
+        teacher,
+        tmp_path / "cache",
+        tokenizer=tiny.tokenizer(SMALL),
+        k=4,
+        max_length=profile.max_length,
+    )
+    with pytest.raises(CourseError, match="rows"):
+        train(profile, teacher, Objective(), run="other", cache=cache)
+
+
+# --- the trainer ---
+
+
+def first_loss(profile, teacher, objective):
+    """Of the first batch of an untrained student."""
+    student = add_lora(load_student(profile), rank=2)
+    trainer = pair_trainer(
+        tiny.traces(4),
+        student,
+        teacher,
+        profile=profile,
+        objective=objective,
+        epochs=1,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    return trainer.compute_loss(trainer.model, batch).item()
+
+
+def test_chunked_loss_never_calls_the_final_norm(
+    profile, teacher, monkeypatch
+):
+    """Unsloth on a GPU reads that module's weight instead."""
+    from transformers.models.qwen3 import modeling_qwen3
+
+    usual = first_loss(profile, teacher, Objective(chunk=7))
+    call = torch.nn.Module.__call__
+
+    def bypass(self, *args, **options):
+        if isinstance(self, modeling_qwen3.Qwen3RMSNorm):
+            return self.forward(*args, **options)  # no hook of it runs
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "__call__", bypass)
+    again = first_loss(profile, teacher, Objective(chunk=7))
+    assert again == pytest.approx(usual, abs=1e-6)
+
+
+@pytest.mark.parametrize("field", ["bias", "softcap"])
+def test_chunked_loss_keeps_what_a_head_does(profile, teacher, field):
+    """A bias, or a cap of the logits: as in the model's own logits."""
+    altered = load_teacher(PROFILES["mini"], profile.teacher)
+    head = altered.model.lm_head
+    torch.manual_seed(1)
+    if field == "softcap":
+        altered.model.config.final_logit_softcapping = 3.0
+        own = altered.model.forward
+
+        def capped(*args, **options):
+            out = own(*args, **options)
+            out.logits = 3.0 * torch.tanh(out.logits / 3.0)
+            return out
+
+        altered.model.forward = capped
+    else:
+        head.bias = torch.nn.Parameter(torch.randn(head.out_features) * 3)
+    whole = first_loss(profile, altered, Objective())
+    chunked = first_loss(profile, altered, Objective(chunk=7))
+    plain = first_loss(profile, teacher, Objective())
+    assert chunked == pytest.approx(whole, abs=1e-4)
+    assert abs(whole - plain) > 1e-2
+
+
+def test_projectors_are_clipped(profile, teacher):
+    term = FeatureTerm("even", 1000.0, "cosine")
+    trainer = pair_trainer(
+        tiny.traces(4),
+        add_lora(load_student(profile), rank=2),
+        teacher,
+        profile=profile,
+        objective=Objective(features=term),
+        epochs=1,
+    )
+    norms = []
+
+    def look(*_):
+        gradients = [p.grad.norm() for p in trainer.projectors.parameters()]
+        norms.append(torch.stack(gradients).norm().item())
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(look)
+    trainer.train()
+    assert norms and max(norms) == pytest.approx(1.0, abs=1e-4)

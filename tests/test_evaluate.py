@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import evaluate_worker
 import pytest
 import tiny
 import torch
 
-from helpers import chat, evaluate
-from helpers.evaluate import Evaluation, splits_of, student_prompts
+from helpers import CourseError, chat
+from helpers.evaluate import (
+    Evaluation,
+    evaluate,
+    format_accuracy,
+    gap_closed,
+    load_arm,
+    mcnemar,
+    render_prompts,
+    wilson_interval,
+)
 from helpers.generate import Completion
 from helpers.models import ModelError, peak_memory_mb, reset_peak
-from helpers.results import read_results, to_result, write_result
+from helpers.profiles import PROFILES
+
+WORKER = str(Path(evaluate_worker.__file__))
 
 
 def problem(gold: str, **fields) -> dict:
@@ -60,11 +78,10 @@ def test_evaluation_score_names_n_and_interval():
     assert MADE.score == "50.0% (3/6), 95% CI 18.8-81.2"
 
 
-def test_evaluation_part_counts_correct_and_n():
-    assert MADE.part("impossible", True) == (1, 2)
-    assert MADE.part("impossible", False) == (1, 3)
-    assert MADE.part("template", "a") == (1, 2)
-    assert MADE.part("template", "zzz") == (0, 0)
+def test_evaluation_part_gives_the_flags_of_some():
+    assert MADE.part("impossible", True) == [True, False]
+    assert MADE.part("impossible", False) == [True, False, False]
+    assert MADE.part("template", "zzz") == []
 
 
 def test_evaluation_wants_one_answer_a_problem():
@@ -72,75 +89,20 @@ def test_evaluation_wants_one_answer_a_problem():
         _ = Evaluation(PROBLEMS, COMPLETIONS[:2], 1.0).correct
 
 
-def test_splits_of_impossible_and_held_out():
-    other = Evaluation(PROBLEMS[:2], COMPLETIONS[:2], 1.0)
-    assert splits_of(MADE, other) == {
-        "impossible": {"n": 2, "correct": 1},
-        "held-out templates": {"n": 2, "correct": 1},
-    }
-    assert splits_of(other) == {}
-
-
-def test_to_result_can_be_written_and_read(tmp_path):
-    result = to_result(
-        "student_before",
-        [MADE],
-        profile=tiny.PROFILES["mini"],
-        seed=7,
-        command="python3 -m helpers evaluate --arm student_before",
-    )
-    assert (result.n, result.correct, result.seconds) == (6, 3, 12.3)
-    assert result.splits == {"impossible": {"n": 2, "correct": 1}}
-    assert result.peak_memory_mb == 612.4
-    write_result(result, tmp_path)
-    assert read_results(tmp_path) == [result]
-    assert result.notes == ""
-
-
-def test_to_result_keeps_the_largest_peak_of_its_evaluations():
-    def peak(*evaluations: Evaluation) -> float | None:
-        return to_result(
-            "teacher",
-            list(evaluations),
-            profile=tiny.PROFILES["mini"],
-            seed=7,
-            command="",
-        ).peak_memory_mb
-
-    unknown = Evaluation(PROBLEMS, COMPLETIONS, 1.0)
-    assert peak(MADE, replace(MADE, peak_mib=700.0)) == 700.0
-    assert peak(MADE, replace(MADE, peak_mib=500.0), unknown) == 612.4
-    assert peak(unknown) is None
-
-
-def test_to_result_notes_what_is_not_the_profiles_own():
-    changed = replace(
-        tiny.PROFILES["laptop"], student="/models/my-gemma", traces=50
-    )
-    result = to_result(
-        "teacher", [MADE], profile=changed, seed=7, command="", notes="One."
-    )
-    assert result.profile == "laptop"
-    assert result.notes == ("One. DISTILL_STUDENT=my-gemma DISTILL_TRACES=50")
-
-
-def test_student_prompts_free_and_think():
-    problems = tiny.problems(3)
+def test_render_prompts_free_and_think():
+    problems, mini = tiny.problems(3), PROFILES["mini"]
     student = tiny.tokenizer("mini-gemma3")
-    free = student_prompts(problems, student)
-    think = student_prompts(problems, student, mode="think")
+    free = render_prompts(problems, student, mini)
+    think = render_prompts(problems, student, mini, "think")
     for plain, thinking in zip(free, think, strict=True):
         assert plain.endswith("<start_of_turn>model\n")
         assert thinking == plain + "<think>\n"
     teacher = tiny.tokenizer("mini-qwen3")
-    free = student_prompts(problems, teacher)
-    assert free == student_prompts(problems, teacher, mode="think")
+    free = render_prompts(problems, teacher, mini)
+    assert free == render_prompts(problems, teacher, mini, "think")
     assert all(p.count("<think>") == 1 for p in free)
-
-
-def test_student_prompts_unknown_mode():
-    with pytest.raises(ValueError, match="'fast'.*free or think"):
-        student_prompts([], tiny.tokenizer("mini-gemma3"), mode="fast")
+    with pytest.raises(CourseError):
+        render_prompts(problems, student, mini, "fast")
 
 
 @pytest.mark.parametrize("mode", ["free", "think"])
@@ -148,9 +110,9 @@ def test_evaluate_asks_greedily_with_the_training_prompt(tmp_path, mode):
     profile = tiny.profile(tmp_path)
     problems = tiny.problems(5)
     loaded = tiny.plain_student()
-    first = evaluate.evaluate(loaded, problems, profile=profile, mode=mode)
+    first = evaluate(loaded, problems, profile=profile, mode=mode)
     bigger = replace(profile, evaluation_batch=5)
-    second = evaluate.evaluate(loaded, problems, profile=bigger, mode=mode)
+    second = evaluate(loaded, problems, profile=bigger, mode=mode)
     assert first.completions == second.completions
     assert first.problems == problems and first.seconds > 0
     for completion in first.completions:
@@ -166,7 +128,7 @@ def test_evaluate_measures_its_own_peak(tmp_path):
     assert block[-1] == 1
     del block
     before = peak_memory_mb()
-    made = evaluate.evaluate(loaded, tiny.problems(2), profile=profile)
+    made = evaluate(loaded, tiny.problems(2), profile=profile)
     assert 0 < made.peak_mib < before - 300
 
 
@@ -176,23 +138,184 @@ def test_evaluate_prompts_are_the_training_prompts():
     messages = chat.student_messages(trace["question"], trace["qwen3_answer"])
     row = chat.encode_example(messages, tokenizer, max_length=320)
     head = row["labels"].count(-100)
-    [prompt] = student_prompts([trace], tokenizer)
+    [prompt] = render_prompts([trace], tokenizer, PROFILES["mini"])
     assert chat.encode_text(prompt, tokenizer) == row["input_ids"][:head]
+
+
+def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
+    """Greedy, and with the student's prompt, before."""
+    boxed = PROFILES["full"].teacher_prompt
+    profile = tiny.profile(tmp_path, teacher_prompt=boxed)
+    path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
+    sampling = profile.sampling(3)
+    settings = {"profile": profile, "mode": "teacher", "sampling": sampling}
+    made = evaluate(tiny.teacher(), asked, path=path, **settings)
+    rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
+    assert all("\\boxed{}" in row["prompt"] for row in rows)
+    assert rows[0]["sampling"]["temperature"] == 0.6
+    assert rows[0]["sampling"]["seed"] == 3
+    again = evaluate(tiny.teacher(), asked, **settings)
+    assert again.completions == made.completions
+    other = {**settings, "sampling": profile.sampling(4)}
+    other = evaluate(tiny.teacher(), asked, path=path, **other)
+    assert other.completions != made.completions
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_evaluate_goes_on_after_a_kill(tmp_path):
+    folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
+    worker = subprocess.Popen([sys.executable, WORKER, folder, str(path)])
+    while lines(path) < 4 and worker.poll() is None:
+        time.sleep(0.005)
+    worker.kill()
+    worker.wait()
+    answered = lines(path)
+    assert 4 <= answered < 12, "it was not killed half way"
+    with path.open("a") as file:
+        file.write('\n{"prompt": "half a li')
+    whole = evaluate_worker.sample(folder, None)
+    assert evaluate_worker.sample(folder, path).completions == (
+        whole.completions
+    )
+    assert lines(path) - 1 - answered <= 12 - answered + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun")
+def test_evaluate_in_two_processes_shares_the_work(tmp_path):
+    folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
+    launch = ["-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, *launch, "--nproc_per_node=2", WORKER, folder, path],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [lines(part) for part in tmp_path.iterdir()] == [6, 6]
+    whole = evaluate_worker.sample(folder, None)
+    assert evaluate_worker.sample(folder, path).completions == (
+        whole.completions
+    )
+    assert len(list(tmp_path.iterdir())) == 2  # nothing was asked again
+
+
+def test_evaluate_asks_again_what_other_weights_answered(tmp_path):
+    profile, asked = tiny.profile(tmp_path), tiny.problems(3)
+    path = tmp_path / "answers.jsonl"
+    for loaded in (tiny.plain_student(), tiny.teacher()):
+        made = evaluate(loaded, asked, profile=profile, path=path)
+        plain = evaluate(loaded, asked, profile=profile)
+        assert made.completions == plain.completions
+    assert lines(path) == 6
+    evaluate(loaded, asked[:2], profile=profile, path=path)
+    assert lines(path) == 6
+    assert made.seconds > 0 and made.peak_mib > 0
 
 
 def test_load_arm_wants_an_adapter_for_other_arms(tmp_path):
     profile = tiny.profile(tmp_path)
-    with pytest.raises(ModelError, match="'techer'.*--adapter.*teacher"):
-        evaluate.load_arm("techer", profile, None)
+    with pytest.raises(ModelError, match="'techer'"):
+        load_arm("techer", profile, None)
     with pytest.raises(ModelError, match="final: no adapter_model"):
-        evaluate.load_arm("student_after", profile, None)
+        load_arm("student_after", profile, None)
     with pytest.raises(ModelError, match="elsewhere: no adapter_model"):
-        evaluate.load_arm("sft_gold", profile, Path("elsewhere"))
+        load_arm("sft_gold", profile, Path("elsewhere"))
 
 
 def test_load_arm_teacher_and_student(tmp_path):
     profile = tiny.profile(tmp_path)
-    teacher = evaluate.load_arm("teacher", profile, None)
+    teacher = load_arm("teacher", profile, None)
     assert teacher.model.config.model_type == "qwen3"
-    student = evaluate.load_arm("student_before", profile, None)
+    student = load_arm("student_before", profile, None)
     assert "gemma3" in student.model.config.model_type
+
+
+# --- statistics -------------------------------------------------------------
+
+
+def _wilson_by_formula(correct: int, total: int, z: float) -> list[float]:
+    share = correct / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(
+        share * (1 - share) / total + z * z / (4 * total * total)
+    )
+    scale = 1 + z * z / total
+    return [(centre - spread) / scale, (centre + spread) / scale]
+
+
+@pytest.mark.parametrize(
+    ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1), (5, 8)]
+)
+def test_wilson_interval_equals_its_formula(correct, total):
+    expected = _wilson_by_formula(correct, total, 1.959963984540054)
+    found = wilson_interval(correct, total)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_wilson_interval_published_value():
+    low, high = wilson_interval(81, 263)  # Newcombe (1998), table I
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+def test_wilson_interval_widens_with_confidence():
+    narrow = wilson_interval(124, 300, confidence=0.8)
+    wide = wilson_interval(124, 300, confidence=0.99)
+    assert wide[0] < narrow[0] < 124 / 300 < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_interval_rejects_impossible_counts(correct, total):
+    with pytest.raises(ValueError):
+        wilson_interval(correct, total)
+
+
+def test_mcnemar_hand_computed():
+    # 1 lost, 5 won: 2 * (C(6,0) + C(6,1)) / 2**6 = 14 / 64
+    before = [True] + [False] * 5 + [True] * 20
+    after = [False] + [True] * 5 + [True] * 20
+    assert mcnemar(before, after) == pytest.approx(14 / 64, abs=1e-12)
+
+
+def test_mcnemar_is_symmetric_and_ignores_agreement():
+    before = [True, False, False, False, True]
+    after = [False, True, True, True, True]
+    assert mcnemar(before, after) == mcnemar(after, before)
+    longer = mcnemar(before + [False] * 50, after + [False] * 50)
+    assert longer == mcnemar(before, after) == pytest.approx(10 / 16)
+
+
+def test_mcnemar_without_disagreement_is_one():
+    assert mcnemar([True, False], [True, False]) == 1.0
+
+
+def test_mcnemar_clear_gain_is_significant():
+    assert mcnemar([False] * 20, [True] * 20) == pytest.approx(2 / 2**20)
+
+
+@pytest.mark.parametrize(("before", "after"), [([True], []), ([], [])])
+def test_mcnemar_rejects_unpaired_results(before, after):
+    with pytest.raises(CourseError):
+        mcnemar(before, after)
+
+
+def test_format_accuracy_course_style():
+    expected = "41.3% (124/300), 95% CI 35.9-47.0"
+    assert format_accuracy(124, 300) == expected
+
+
+def test_gap_closed_values():
+    assert gap_closed(0.4, 0.8, 0.9) == pytest.approx(0.8)
+    assert gap_closed(40, 40, 90) == 0
+    assert gap_closed(40, 30, 90) == pytest.approx(-0.2)
+    assert gap_closed(40, 95, 90) > 1
+
+
+def test_gap_closed_needs_a_better_teacher():
+    with pytest.raises(CourseError):
+        gap_closed(0.9, 0.95, 0.9)

@@ -10,7 +10,6 @@ from torch.nn import functional
 from helpers.features import (
     FEATURE_KINDS,
     RELATION_TEMPERATURE,
-    attention_loss,
     hidden_state_loss,
     relation_loss,
 )
@@ -147,19 +146,6 @@ def test_mask_of_the_shift_takes_the_position_before_the_answer():
     assert loss.item() == pytest.approx(2 / 2)  # one right, one off by (1, 1)
 
 
-def test_attention_by_hand_with_different_heads():
-    student = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]])  # one head
-    teacher = torch.tensor(
-        [[[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]]
-    )  # two heads that look at both between them
-    loss = attention_loss(student, teacher, torch.ones(1, 2))
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    away = torch.tensor([[[[1.0, 0.0], [0.25, 0.75]]]])
-    loss = attention_loss(away, teacher, torch.tensor([[0, 1]]))
-    wanted = 0.5 * torch.log(torch.tensor(0.5 / 0.25 * 0.5 / 0.75)).item()
-    assert loss.item() == pytest.approx(wanted, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("student", "teacher", "kind", "message"),
     [
@@ -181,11 +167,6 @@ def test_nan_is_named(kind):
     broken[1, 1] = float("nan")
     with pytest.raises(LossError, match="NaN"):
         hidden_state_loss(broken, states(6, 2), MASK, kind=kind)
-
-
-def test_attention_without_eager_says_so():
-    with pytest.raises(LossError, match="eager"):
-        attention_loss(torch.zeros(2, 5), torch.zeros(2, 5), MASK)
 
 
 def test_half_precision_is_computed_in_float32():

@@ -7,19 +7,17 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM
 
-from helpers.distill import Objective, distill_student
+from helpers.distill import Lesson, Objective, distill_student
 from helpers.features import (
     FeatureTerm,
     Projectors,
-    cka_grid,
     depth,
     layer_map,
-    layer_states,
     linear_cka,
     tapped,
-    width,
 )
 from helpers.losses import LossError
 from helpers.models import add_lora, load_student, load_teacher
@@ -28,22 +26,24 @@ from helpers.sft import RunError
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def teacher():
     return tiny.teacher()
 
 
-@pytest.fixture
-def profile(tmp_path):
-    return tiny.pair(tmp_path, learning_rate=1e-3)
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    """One folder for the trainings of this file: each has its own run."""
+    folder = tmp_path_factory.mktemp("features")
+    return tiny.pair(folder, learning_rate=1e-3)
 
 
 def train(profile, teacher, term, *, run="features", soft=0.0, **options):
+    objective = Objective(soft=soft, features=term)
+    cache = options.pop("cache", None)
     return distill_student(
-        tiny.traces(12),
+        Lesson(tiny.traces(12), teacher, objective, cache),
         profile=profile,
-        objective=Objective(soft=soft, features=term),
-        teacher=teacher,
         run=run,
         epochs=options.pop("epochs", 1),
         progress=False,
@@ -126,29 +126,22 @@ def test_tapped_works_through_adapters(profile):
     assert torch.equal(states[1], asked.hidden_states[1])
 
 
-def test_missing_layer_is_named(teacher):
-    with pytest.raises(LossError, match=r"no layer 3.*0 .*to 2"):
-        with tapped(teacher.model, [3]):
-            pass
-
-
-def test_layer_states_are_the_masked_positions(teacher):
-    mask = torch.tensor([[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
-    layers = layer_states(teacher.model, IDS, torch.ones_like(IDS), mask)
-    assert [tuple(layer.shape) for layer in layers] == [(3, 64)] * 3
-    assert cka_grid(layers, layers).diagonal().allclose(torch.ones(3).double())
-
-
 # --- the trainer ---
 
 
 @pytest.mark.parametrize("kind", ["mse", "cosine", "relation"])
 def test_feature_loss_falls_and_teacher_never_changes(profile, teacher, kind):
     before = [p.detach().clone() for p in teacher.model.parameters()]
-    done = train(profile, teacher, FeatureTerm("even", 1.0, kind), epochs=3)
+    term = FeatureTerm("even", 1.0, kind)
+    done = train(profile, teacher, term, run=f"falls-{kind}", epochs=3)
     assert losses(done)[-1] < losses(done)[0]
     assert all(map(torch.equal, before, teacher.model.parameters()))
     assert all(p.grad is None for p in teacher.model.parameters())
+    final = done.folder / "final"  # the student that is exported
+    assert not (final / "projectors.safetensors").exists()
+    assert all(
+        "lora" in n for n in load_file(final / "adapter_model.safetensors")
+    )
 
 
 def test_weight_zero_is_the_training_without_features(profile, teacher):
@@ -163,8 +156,9 @@ def test_self_as_teacher_costs_nothing(profile):
     """The student's own states, relations: the feature part is 0."""
     whole = replace(profile, load_in_4bit=False)
     student = load_teacher(whole, whole.student)
-    first = train(whole, student, FeatureTerm("last", 50.0, "relation"))
-    plain = train(whole, student, None, run="plain")
+    term = FeatureTerm("last", 50.0, "relation")
+    first = train(whole, student, term, run="self")
+    plain = train(whole, student, None, run="self-plain")
     assert losses(first)[0] == pytest.approx(losses(plain)[0], abs=1e-3)
 
 
@@ -173,10 +167,8 @@ def test_chunked_objective_takes_features_too(profile, teacher):
     whole = Objective(features=term)
     runs = [
         distill_student(
-            tiny.traces(12),
+            Lesson(tiny.traces(12), teacher, objective),
             profile=profile,
-            objective=objective,
-            teacher=teacher,
             run=f"chunk{objective.chunk}",
             epochs=1,
             progress=False,
@@ -193,16 +185,6 @@ def test_accumulated_steps_equal_one_large_batch(profile, teacher):
     one = train(whole, teacher, term, run="whole")
     four = train(parts, teacher, term, run="parts")
     assert losses(one) == pytest.approx(losses(four), abs=1e-4)
-
-
-def test_exported_student_holds_no_projector(profile, teacher):
-    done = train(profile, teacher, FeatureTerm("even"))
-    files = [p.name for p in (done.folder / "final").iterdir()]
-    assert "projectors.safetensors" not in files
-    from safetensors.torch import load_file
-
-    tensors = load_file(done.folder / "final" / "adapter_model.safetensors")
-    assert all("lora" in name for name in tensors)
 
 
 def test_killed_run_goes_on_with_its_projectors(profile, teacher, monkeypatch):
@@ -232,7 +214,11 @@ def test_full_fine_tuning_works_and_saves_no_projector(profile, teacher):
     student.model.train().requires_grad_(True)
     before = student.model.model.layers[0].mlp.up_proj.weight.detach().clone()
     done = train(
-        plain, teacher, FeatureTerm("even", 1.0, "cosine"), student=student
+        plain,
+        teacher,
+        FeatureTerm("even", 1.0, "cosine"),
+        run="full",
+        student=student,
     )
     after = student.model.model.layers[0].mlp.up_proj.weight
     assert not torch.equal(before, after)
@@ -254,6 +240,9 @@ def test_projectors_have_orthonormal_starts():
 
 
 def test_refusals_are_sentences(profile, teacher):
+    with pytest.raises(LossError, match="no layer 3"):
+        with tapped(teacher.model, [3]):
+            pass
     with pytest.raises(LossError, match="teacher has no layer 9"):
         train(profile, teacher, FeatureTerm(((1, 9),)), run="deep")
     with pytest.raises(LossError, match="student has no layer -1"):
@@ -272,5 +261,15 @@ def test_refusals_are_sentences(profile, teacher):
         )
 
 
-def test_widths(teacher):
-    assert width(teacher.model) == 64
+def test_tapped_reads_the_last_states_of_a_decoder_that_skips_its_norm(
+    teacher, monkeypatch
+):
+    """As Unsloth's on a GPU: the norm's weight is read, no module called."""
+    norm = teacher.model.get_decoder().norm
+    unhooked = type(
+        "Unhooked", (type(norm),), {"__call__": type(norm).forward}
+    )
+    monkeypatch.setattr(norm, "__class__", unhooked)
+    with torch.no_grad(), tapped(teacher.model, [1, 2]) as states:
+        asked = teacher.model(input_ids=IDS, output_hidden_states=True)
+    assert torch.equal(states[2], asked.hidden_states[2])

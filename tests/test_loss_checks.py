@@ -11,18 +11,18 @@ from loss_cases import (
     INF,
     KINDS,
     best,
-    draw,
     hidden,
     pair,
     some,
 )
 
+from helpers import CourseError
 from helpers.losses import (
     LossError,
     check_vocabularies,
     chunked_kd_loss,
+    hidden_state_loss,
     kd_loss,
-    sampled_kd_loss,
     topk_kd_loss,
 )
 
@@ -39,18 +39,15 @@ def test_losses_refuse_a_temperature(temperature):
         lambda t: topk_kd_loss(
             student, *best(teacher, 3)[::-1], some(), temperature=t
         ),
-        lambda t: sampled_kd_loss(
-            student, *draw(teacher, 3, 0), some(), temperature=t
-        ),
     ):
-        with pytest.raises(LossError, match="temperature is .* above 0"):
+        with pytest.raises(LossError, match="temperature"):
             call(temperature)
 
 
 @pytest.mark.parametrize(
     "options, match",
     [
-        ({"kind": "hinton"}, "unknown kind 'hinton': use forward or"),
+        ({"kind": "hinton"}, "unknown kind 'hinton'"),
         ({"kind": "jsd", "beta": 1.5}, "beta is 1.5"),
         ({"kind": "jsd", "beta": math.nan}, "beta is nan"),
         ({"kind": "skew", "skew": 1.0}, "skew is 1.0"),
@@ -65,10 +62,8 @@ def test_kd_loss_refuses_options(options, match):
         chunked_kd_loss(student, head, teacher, head, some(), **options)
 
 
-def test_chunked_kd_loss_refuses_no_chunk_and_heads_that_differ():
+def test_chunked_kd_loss_refuses_heads_that_differ():
     ours, head, theirs, their_head = hidden(torch.float32)
-    with pytest.raises(LossError, match="chunk is 0"):
-        chunked_kd_loss(ours, head, theirs, their_head, some(), chunk=0)
     with pytest.raises(LossError, match="are 9 wide and the teacher's 11"):
         chunked_kd_loss(ours, head.weight[:9], theirs, their_head, some())
 
@@ -79,14 +74,13 @@ def test_kd_loss_refuses_padded_vocabularies_with_the_cure():
         kd_loss(student[..., :5], teacher, some())
 
 
-def test_kd_loss_refuses_shapes_that_differ():
+def test_losses_refuse_a_mask_of_another_shape():
     student, teacher = pair()
-    with pytest.raises(LossError, match=r"\(2, 3, 7\) .* \(2, 2, 7\)"):
-        kd_loss(student, teacher[:, :2], some())
-    with pytest.raises(LossError, match=r"mask \(2, 2\) does not fit"):
-        kd_loss(student, teacher, some()[:, :2])
-    with pytest.raises(LossError, match=r"mask \(2, 3, 7\) does not fit"):
-        kd_loss(student, teacher, torch.ones(2, 3, 7))
+    for mask in (some()[:, :2], torch.ones(2, 3, 7)):
+        with pytest.raises(LossError, match="mask .* does not fit"):
+            kd_loss(student, teacher, mask)
+        with pytest.raises(LossError, match="mask .* does not fit"):
+            hidden_state_loss(student, teacher, mask)
 
 
 def test_kd_loss_refuses_labels_for_a_mask():
@@ -96,15 +90,6 @@ def test_kd_loss_refuses_labels_for_a_mask():
         kd_loss(student, teacher, labels)
 
 
-def test_losses_refuse_devices_that_differ():
-    student, teacher = pair()
-    with pytest.raises(LossError, match="'teacher': 'meta'.*to\\(device\\)"):
-        kd_loss(student, teacher.to("meta"), some())
-    top = best(teacher, 3)
-    with pytest.raises(LossError, match="'ids': 'meta'"):
-        topk_kd_loss(student, top.indices.to("meta"), top.values, some())
-
-
 @pytest.mark.parametrize("bad", [math.nan, INF])
 def test_losses_say_that_a_logit_is_nan(bad):
     for who in ("student", "teacher"):
@@ -112,24 +97,17 @@ def test_losses_say_that_a_logit_is_nan(bad):
         logits = {"student": student.detach(), "teacher": teacher}
         logits[who][0, 0, 3] = bad
         for kind in KINDS:
-            with pytest.raises(LossError, match="a logit is NaN or"):
+            with pytest.raises(LossError, match="is NaN"):
                 kd_loss(
                     logits["student"], logits["teacher"], some(), kind=kind
                 )
-
-
-def test_topk_kd_loss_refuses_more_tokens_than_there_are():
-    student, teacher = pair()
-    top = best(teacher, 7)
-    with pytest.raises(LossError, match="k is 7, but .* 5 tokens"):
-        topk_kd_loss(student[..., :5], top.indices, top.values, some())
 
 
 def test_topk_kd_loss_refuses_ids_of_another_vocabulary():
     student, teacher = pair()
     top = best(teacher, 2)
     ids = torch.full_like(top.indices, 6)
-    with pytest.raises(LossError, match="from 6 to 6, but .* 0 to 4"):
+    with pytest.raises(LossError, match="from 6 to 6"):
         topk_kd_loss(student[..., :5], ids, top.values, some())
 
 
@@ -138,15 +116,6 @@ def test_topk_kd_loss_refuses_logits_for_log_probabilities():
     top = teacher.topk(3)
     with pytest.raises(LossError, match="sum to more than 1"):
         topk_kd_loss(student, top.indices, top.values, some())
-
-
-def test_sparse_losses_refuse_shapes_that_differ():
-    student, teacher = pair()
-    top = best(teacher, 3)
-    with pytest.raises(LossError, match="do not fit student logits"):
-        topk_kd_loss(student, top.indices[..., :2], top.values, some())
-    with pytest.raises(LossError, match="do not fit student logits"):
-        sampled_kd_loss(student, top.indices[:, :2], top.values[:, :2], some())
 
 
 def test_check_vocabularies_accepts_one_tokenizer_and_one_width():
@@ -158,7 +127,7 @@ def test_check_vocabularies_accepts_one_tokenizer_and_one_width():
 def test_check_vocabularies_names_padded_widths_and_where_to_cut():
     tokenizer = tiny.tokenizer(tiny.TEACHER)
     match = rf"896 wide and the teacher's 1024.*:{len(tokenizer)}\]"
-    with pytest.raises(LossError, match=match):
+    with pytest.raises(CourseError, match=match):
         check_vocabularies(tokenizer, tokenizer, 896, 1024)
 
 
@@ -166,7 +135,7 @@ def test_check_vocabularies_names_the_sizes_of_two_tokenizers():
     student = tiny.tokenizer(tiny.STUDENT)
     teacher = tiny.tokenizer(tiny.TEACHER)
     match = f"{len(student)} tokens, the teacher's {len(teacher)}"
-    with pytest.raises(LossError, match=match):
+    with pytest.raises(CourseError, match=match):
         check_vocabularies(student, teacher, 896, 896)
 
 
@@ -181,5 +150,5 @@ def test_check_vocabularies_sees_two_tokens_that_changed_places():
             )
             return vocabulary
 
-    with pytest.raises(LossError, match="tokenizers differ"):
+    with pytest.raises(CourseError, match="tokenizers differ"):
         check_vocabularies(tiny.tokenizer(tiny.TEACHER), Swapped(), 896, 896)

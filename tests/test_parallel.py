@@ -13,14 +13,9 @@ import pytest
 import tiny
 
 from helpers.profiles import DATA
+from helpers.scale.shards import merge_parts, part_path
 from helpers.sft import RunError, open_run, sft_config
-from helpers.traces import (
-    TraceFileError,
-    generate_traces,
-    load_traces,
-    merge_parts,
-    part_path,
-)
+from helpers.traces import TraceFileError, generate_traces, load_traces
 
 needs_gloo = pytest.mark.skipif(
     sys.platform == "win32", reason="torchrun was never tried on Windows"

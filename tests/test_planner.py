@@ -19,8 +19,11 @@ from helpers.rebuild.memory_points import (
     write_points,
 )
 from helpers.scale.costs import (
+    BANDWIDTH_SHARE,
     CARDS,
+    COMPUTE_SHARE,
     active_parameters,
+    cache_moves,
     generation_seconds,
     training_seconds,
 )
@@ -82,11 +85,13 @@ def test_plan_memory_logits_hold_both_models():
 def test_plan_memory_generation_is_weights_and_cache():
     plan = plan_memory(QWEN, method="generate", batch=4, length=2048)
     assert plan.cache == 4 * QWEN.cache_bytes(2048)
-    assert plan.adapters == plan.optimizer == plan.activations == 0
+    assert plan.adapters == plan.optimizer == 0
+    # One layer: keys and values of 8 heads for 16, and one of them twice.
+    assert plan.activations == 4 * 2048 * 2 * 8 * 128 * (2 * 2 + 1)
     long = plan_memory(
         QWEN, method="generate", batch=4, length=2048, prompt=2048
     )
-    assert long.activations > 0
+    assert long.activations > plan.activations
 
 
 @pytest.mark.parametrize(
@@ -181,21 +186,22 @@ def test_measure_one_point_here(monkeypatch):
 
 def test_training_seconds_by_hand():
     card = CARDS[2]
-    seconds = training_seconds(SMALL, 1000, card, share=1.0)
+    seconds = training_seconds(SMALL, 1000, card)
     passes = 4 * active_parameters(SMALL) * 1000
-    assert seconds == pytest.approx(passes / (card.tflops * 1e12))
-    again = training_seconds(SMALL, 1000, card, checkpointing=True, share=1.0)
+    peak = COMPUTE_SHARE * card.tflops * 1e12
+    assert seconds == pytest.approx(passes / peak)
+    again = training_seconds(SMALL, 1000, card, checkpointing=True)
     assert again == pytest.approx(1.5 * seconds)
 
 
 def test_generation_seconds_weights_are_read_once_a_step():
     card = CARDS[2]
     one, eight = (
-        generation_seconds(QWEN, 8, 100, card, batch=batch, step=0)
+        generation_seconds(QWEN, 8, 100, card, batch=batch, server=True)
         for batch in (1, 8)
     )
     assert 6 < one / eight < 8  # eight rows in one step, with eight caches
-    few = generation_seconds(QWEN, 9, 100, card, batch=8, step=0)
+    few = generation_seconds(QWEN, 9, 100, card, batch=8, server=True)
     assert few == pytest.approx(2 * eight)  # a ninth answer: a second batch
 
 
@@ -204,7 +210,23 @@ def test_generation_seconds_have_a_floor_and_pay_for_unpacking():
     plain = generation_seconds(QWEN, 8, 100, card, batch=8)
     assert plain == pytest.approx(100 * 0.03)  # launches alone
     packed, wide = (
-        generation_seconds(QWEN, 8, 100, card, batch=8, bits=bits, step=0)
-        for bits in (4, 16)
+        generation_seconds(QWEN, 8, 100, card, batch=8, bits=b, server=True)
+        for b in (4, 16)
     )
     assert packed > wide
+
+
+def test_generation_seconds_count_every_move_of_the_cache():
+    """12 rows of the 4B teacher at 2,000 tokens: 39 GB in one step."""
+    teacher = load_shape("Qwen3-4B-Thinking-2507")
+    assert cache_moves(teacher) == 11  # 4 query heads share a key
+    assert cache_moves(load_shape("SmolLM2-135M-Instruct")) == 9
+    card = CARDS[3]
+    step = generation_seconds(teacher, 12, 4000, card, batch=12) / 4000
+    moved = step * BANDWIDTH_SHARE * card.bandwidth * 1e9
+    assert moved - weight_bytes(teacher, 16) == pytest.approx(39e9, rel=0.01)
+
+
+def test_cards_know_an_h100():
+    [card] = [card for card in CARDS if card.name.startswith("H100")]
+    assert card.gib == 80 and card.bandwidth > 3000 and card.bfloat16

@@ -1,4 +1,4 @@
-"""helpers.sft and helpers.sft: one trainer, checkpoints, exact resume."""
+"""helpers.sft and helpers.runs: one trainer, checkpoints, exact resume."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import sft
-from helpers import sft as runs
+from helpers import runs, sft
 from helpers.models import add_lora, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
 
@@ -177,7 +176,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "finish_run", die)
+        patch.setattr(runs, "finish_run", die)
         with pytest.raises(Killed):
             train()
     resumed = train()
@@ -187,7 +186,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
 
 def test_train_student_finished_run_is_read_back(finished, monkeypatch):
     profile, run, _ = finished
-    monkeypatch.setattr(sft, "load_student", None)  # would raise
+    monkeypatch.setattr(runs, "load_student", None)  # would raise
     again = train_student(tiny.traces(ROWS), profile=profile)
     assert again == run == read_run(run.folder)
 
@@ -198,7 +197,7 @@ def test_train_student_refuses_other_settings(finished):
     other = tiny.traces(ROWS)
     other[3] = {**other[3], "qwen3_answer": "<think>\n1\n</think>\n\n1"}
     for options, named in (
-        ({"rank": 8}, "rank"),
+        ({"profile": replace(profile, rank=8)}, "rank"),
         ({"epochs": 4}, "epochs"),
         ({"seed": 8}, "seed"),
         ({"profile": replace(profile, learning_rate=1e-5)}, "learning_rate"),
@@ -214,6 +213,50 @@ def test_train_student_refuses_other_settings(finished):
             train_student(**arguments)
         assert repr(named) in str(e.value)
     assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_run_json_records_the_rank_of_the_adapters_given(tmp_path):
+    profile = tiny.profile(tmp_path, epochs=1)
+    student = add_lora(load_student(profile), rank=2)
+    run = train_student(
+        tiny.traces(4), profile=profile, student=student, progress=False
+    )
+    record = json.loads((run.folder / "run.json").read_text())
+    assert (record["rank"], profile.rank) == (2, 4)
+
+
+def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
+    """As Unsloth does on a GPU; only what was asked for is compared."""
+    import trl
+
+    usual = trl.SFTTrainer.__init__
+
+    def meddle(self, *args, **options):
+        options["args"].weight_decay = 0.01
+        usual(self, *args, **options)
+
+    def train():
+        profile = tiny.profile(tmp_path, epochs=1)
+        return train_student(tiny.traces(4), profile=profile, progress=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trl.SFTTrainer, "__init__", meddle)
+        run = train()
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["library_changed"]["weight_decay"] == [0.0, 0.01]
+    assert train() == run
+
+
+def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
+    profile = tiny.profile(tmp_path, epochs=1)
+    student = add_lora(load_student(profile), rank=2)
+    for name, weight in student.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, float("nan"))
+    with pytest.raises(RunError, match="loss is nan at step 1"):
+        train_student(
+            tiny.traces(8), profile=profile, student=student, progress=False
+        )
 
 
 def test_train_student_overwrite_starts_again(finished, tmp_path):

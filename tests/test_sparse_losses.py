@@ -10,19 +10,15 @@ from loss_cases import (
     INF,
     LN,
     best,
-    draw,
     everywhere,
     gradient,
     pair,
     some,
     topk_loss,
 )
-from torch.nn import functional
 
 from helpers.losses import (
-    entropy,
     kd_loss,
-    sampled_kd_loss,
     topk_kd_loss,
 )
 
@@ -126,49 +122,3 @@ def test_topk_kd_loss_ignores_what_lies_at_masked_out_positions():
     assert loss == expected
     loss.backward()
     assert values.grad is None
-
-
-def test_sampled_kd_loss_is_unbiased():
-    """Mean over draws of loss and gradient: within four standard errors."""
-    student, teacher = pair()
-    temperature, times = 1.5, 800
-    expected = kd_loss(student, teacher, some(), temperature=temperature)
-    uncertain = entropy(teacher, temperature=temperature)[some()].mean()
-    constant = temperature**2 * uncertain
-    losses, gradients = [], []
-    for seed in range(times):
-        ids, weights = draw(teacher, 4, seed, temperature=temperature)
-        loss = sampled_kd_loss(
-            student, ids, weights, some(), temperature=temperature
-        )
-        losses.append(loss.detach())
-        gradients.append(gradient(loss, student)[0])
-    for draws, truth in (
-        (torch.stack(losses), (expected + constant).detach()),
-        (torch.stack(gradients), gradient(expected, student)[0]),
-    ):
-        error = draws.std(0) / times**0.5
-        assert ((draws.mean(0) - truth).abs() <= 4 * error + 1e-7).all()
-        assert error.max() < 0.1 * truth.abs().max()
-
-
-def test_sampled_kd_loss_of_exact_weights_is_cross_entropy():
-    student, teacher = pair()
-    ids = torch.arange(7).expand(2, 3, 7)
-    loss = sampled_kd_loss(student, ids, teacher.softmax(-1), some())
-    expected = functional.cross_entropy(
-        student[some()], teacher.softmax(-1)[some()]
-    )
-    torch.testing.assert_close(loss, expected)
-
-
-def test_sampled_kd_loss_counts_repeats_and_ignores_unused_places():
-    student, teacher = pair()
-    thrice = torch.tensor([3, 3, 5, 3]).expand(2, 3, 4)
-    counted = torch.tensor([3, 5, 0]).expand(2, 3, 3)
-    loss = sampled_kd_loss(
-        student, thrice, torch.full((2, 3, 4), 0.25), some()
-    )
-    weights = torch.tensor([0.75, 0.25, 0.0]).expand(2, 3, 3)
-    other = sampled_kd_loss(student, counted, weights, some())
-    torch.testing.assert_close(loss, other)

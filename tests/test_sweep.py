@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import tiny
 import torch
 
+from helpers import CourseError
 from helpers.models import PROJECTIONS
 from helpers.results import Result, write_result
-from helpers.widgets import training as sweep
-from helpers.widgets import training as sweep_kd
-from helpers.widgets.training import (
-    Point,
-    Sweep,
-    find_sweep,
-    lora_parameters,
-    rank_point,
-)
+from helpers.widgets import sweeps as sweep
+from helpers.widgets.sweeps import Point, Sweep, find_sweep
+from helpers.widgets.training import lora_parameters
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """The tiny profile; a point trains on 8 traces and asks 3 problems."""
     data = tiny.traces(8), tiny.problems(3)
-    for module in (sweep, sweep_kd):
-        monkeypatch.setattr(module, "point_data", lambda _: data)
+    monkeypatch.setattr(sweep, "point_data", lambda _: data)
     return tiny.profile(
         tmp_path,
         kd_student=str(tiny.folder("mini-qwen3-small")),
@@ -48,7 +44,7 @@ def result(arm: str, seed: int, correct: int, profile: str = "mini") -> Result:
 @pytest.mark.parametrize("value", [1, 16, 0.5, 1.5])
 def test_arm_name_comes_back_as_its_value(value, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "RESULTS", tmp_path)
-    chart = Sweep("rank", "LoRA rank", (value,), rank_point)
+    chart = Sweep("rank", "LoRA rank", (value,), None)
     write_result(result(chart.arm(value), 7, 30), tmp_path / "rank")
     assert [point.x for point in chart.stored()] == [value]
 
@@ -85,9 +81,9 @@ def test_stored_points_may_be_missing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sweep.SWEEPS)
 def test_every_sweep_is_found_and_has_values(name):
-    found = find_sweep(name)
-    assert found.name == name
-    assert list(found.values) == sorted(set(found.values))
+    chosen = find_sweep(name)
+    assert chosen.name == name
+    assert list(chosen.values) == sorted(set(chosen.values))
 
 
 def test_lora_parameters_counts_both_matrices():
@@ -99,7 +95,7 @@ def test_lora_parameters_counts_both_matrices():
 
 def test_rank_point_trains_and_scores(small):
     seen = []
-    made = rank_point(
+    made = find_sweep("rank").train(
         2, profile=small, progress=lambda done, total: seen.append(total)
     )
     point, evaluation = made
@@ -116,7 +112,7 @@ def test_pair_point_trains_and_scores(small, name):
 
 def test_stopped_point_is_none_and_stops_at_once(small):
     seen = []
-    made = rank_point(
+    made = find_sweep("rank").train(
         2,
         profile=small,
         stop=lambda: len(seen) >= 1,
@@ -124,3 +120,31 @@ def test_stopped_point_is_none_and_stops_at_once(small):
     )
     assert made is None
     assert seen == [1]
+
+
+@pytest.mark.parametrize("rank", [0, 1.5])
+def test_rank_must_be_a_whole_number(small, rank):
+    with pytest.raises(CourseError, match="whole number"):
+        find_sweep("rank").train(rank, profile=small)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --rank 0",
+        "train --epochs 0",
+        "train --limit 0",
+        "train --limit -5",
+        "distill --budget 0",
+        "distill --epochs 0",
+        "distill --top-k 0",
+        "distill --kind banana",
+    ],
+)
+def test_command_refuses_what_it_cannot_count(line, capsys):
+    command, *argv = line.split()
+    module = import_module(f"helpers.cli.{command}")
+    with pytest.raises(SystemExit) as end:
+        module.main(argv)
+    assert end.value.code == 2
+    assert argv[0] in capsys.readouterr().err

@@ -6,35 +6,28 @@ servers do: busy, slow, cut short, rubbish, gone half way.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
-from helpers import chat
+from helpers import CourseError, chat
 from helpers.generate import generate
 from helpers.profiles import Sampling
-from helpers.scale.server import (
-    AHEAD,
-    Server,
-    ServerError,
-    ask_all,
-    with_thought,
-)
-from helpers.traces import (
-    TraceFileError,
-    generate_traces,
-    load_traces,
-    server_traces,
-)
+from helpers.scale.server import AHEAD, Server, server_traces, with_thought
+from helpers.traces import TraceFileError, generate_traces, load_traces
 
 ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
 
@@ -50,6 +43,7 @@ def send(handler: Any, content: Any, status: int = 200) -> None:
     body = json.dumps(content).encode()
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(body)))
+    handler.send_header("retry-after-ms", "20")  # else the tests would wait
     handler.end_headers()
     handler.wfile.write(body)
 
@@ -73,8 +67,11 @@ def serving(reply: Callable[[Any, dict, int], None]) -> Iterator[Any]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Many(ThreadingHTTPServer):
+        request_queue_size = 256
+        daemon_threads = True
+
+    server = Many(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     server.asked = asked
@@ -88,7 +85,7 @@ def serving(reply: Callable[[Any, dict, int], None]) -> Iterator[Any]:
 
 def ask(server: Any, path: Any, folder: Any, count: int = 10, **options: Any):
     """Traces of the first problems from that server."""
-    options = {"concurrency": 2, "pause": 0.02, "timeout": 5.0} | options
+    options = {"concurrency": 2, "timeout": 5.0} | options
     return server_traces(
         tiny.problems(count),
         Server(server.url, "tiny/teacher", **options),
@@ -115,7 +112,7 @@ def test_the_tiny_teacher_behind_a_server_writes_what_it_writes_here(
 ):
     """Greedy, so that the two backends must agree word for word."""
     teacher = tiny.teacher()
-    profile = tiny.profile(tmp_path, temperature=0.0)
+    profile = tiny.profile(tmp_path, sampling_temperature=0.0)
 
     def reply(handler, content, number):
         prompt = chat.render(
@@ -172,21 +169,27 @@ def test_rows_are_in_order_and_requests_say_everything(tmp_path):
     assert sorted(asked["seed"] for asked in server.asked) == SEEDS
 
 
-def test_at_most_so_many_questions_are_in_flight(tmp_path):
+@pytest.mark.parametrize("wanted", [3, 120])
+def test_so_many_questions_are_in_flight_and_no_more(tmp_path, wanted):
+    """Also more than the 100 connections that an httpx client opens."""
     now, most, lock = [0], [0], threading.Lock()
+    together = threading.Event()
 
     def count(handler, content, number):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        time.sleep(0.05)
+        if most[0] >= wanted:
+            together.set()
+        together.wait(10)
         with lock:
             now[0] -= 1
         well(handler, content, number)
 
     with serving(count) as server:
-        ask(server, tmp_path / "traces.jsonl", tmp_path, concurrency=3)
-    assert 2 <= most[0] <= 3
+        path = tmp_path / "traces.jsonl"
+        ask(server, path, tmp_path, count=130, concurrency=wanted, timeout=30)
+    assert most[0] == wanted and len(load_traces(path)) == 130
 
 
 def busy(status: int):
@@ -229,9 +232,9 @@ def broken_off(handler, content, number):
 def test_a_fault_that_passes_costs_nothing(tmp_path, reply):
     path = tmp_path / "traces.jsonl"
     with serving(reply) as server:
-        ask(server, path, tmp_path, tries=12)
-    assert ids(path) == WANTED
-    assert len(server.asked) > 10
+        ask(server, path, tmp_path, count=4, tries=12)
+    assert ids(path) == WANTED[:4]
+    assert len(server.asked) > 4
     assert all(row["qwen3_answer"].endswith("Really.") for row in
                load_traces(path))  # fmt: skip
 
@@ -242,7 +245,7 @@ def test_a_slow_server_meets_the_timeout(tmp_path):
 
     with (
         serving(slow) as server,
-        pytest.raises(ServerError, match="2 tries.*0.2 seconds.*--timeout"),
+        pytest.raises(CourseError, match="0.2 seconds.*--timeout"),
     ):
         ask(
             server,
@@ -263,7 +266,7 @@ def test_server_dies_half_way_and_the_next_run_goes_on(tmp_path):
         else:
             well(handler, content, number)
 
-    with serving(dies) as server, pytest.raises(ServerError, match="running"):
+    with serving(dies) as server, pytest.raises(CourseError, match="running"):
         ask(server, path, tmp_path, tries=2, concurrency=1)
     kept = ids(path)
     assert kept == WANTED[: len(kept)] and len(kept) == 5
@@ -278,9 +281,9 @@ def lines(path: Any) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for_lines(path: Any, count: int) -> None:
-    """Return when the file has so many lines; fail after ten seconds."""
-    end = time.monotonic() + 10
+def wait_for_lines(path: Any, count: int, seconds: float = 10) -> None:
+    """Return when the file has so many lines; fail when it takes longer."""
+    end = time.monotonic() + seconds
     while lines(path) < count:
         assert time.monotonic() < end, f"{lines(path)} lines"
         time.sleep(0.01)
@@ -315,7 +318,7 @@ def test_server_traces_a_failure_keeps_all_before_it(tmp_path):
             time.sleep(0.1)
         well(handler, content, number)
 
-    with serving(fails) as server, pytest.raises(ServerError, match="too lo"):
+    with serving(fails) as server, pytest.raises(CourseError, match="too lo"):
         ask(server, path, tmp_path, concurrency=3)
     assert ids(path) == WANTED[:2]
 
@@ -354,24 +357,29 @@ def test_server_traces_runs_only_so_far_ahead_of_a_gap(tmp_path):
     assert ids(path) == WANTED
 
 
-@pytest.mark.skipif(os.name == "nt", reason="os.kill would end the tests")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT")
 def test_server_traces_interrupted_leaves_at_once(tmp_path):
+    """A process of its own: no thread may hold it back until its timeout."""
     path, over = tmp_path / "traces.jsonl", threading.Event()
+    worker = Path(__file__).with_name("server_worker.py")
 
     def hangs(handler, content, number):
-        if number < 4:
+        if content["seed"] < SEEDS[3]:
             return well(handler, content, number)
-        wait_for_lines(path, 3)
-        os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
         over.wait(60)
 
     with serving(hangs) as server:
+        process = subprocess.Popen(
+            [sys.executable, str(worker), server.url, str(path)],
+            stderr=subprocess.PIPE,
+        )
+        wait_for_lines(path, 3, seconds=60)
         started = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            ask(server, path, tmp_path, concurrency=1, timeout=60.0)
-        assert time.monotonic() - started < 20
+        process.send_signal(signal.SIGINT)  # what Ctrl-C does
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - started < 10
         over.set()
-        assert len(server.asked) == 4
+    assert b"KeyboardInterrupt" in said
     assert ids(path) == WANTED[:3]
     with serving(well) as server:
         ask(server, path, tmp_path)
@@ -379,25 +387,20 @@ def test_server_traces_interrupted_leaves_at_once(tmp_path):
     assert ids(path) == WANTED
 
 
-def test_ask_all_a_full_disk_ends_it(tmp_path):
-    def full(_):
-        raise OSError("No space left on device")
+def test_server_traces_a_full_disk_ends_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with serving(well) as server, pytest.raises(OSError, match="No space"):
-        ask_all(
-            Server(server.url, "tiny/teacher", concurrency=1),
-            [[{"role": "user", "content": "1 + 1?"}]] * 10,
-            profile=tiny.profile(tmp_path),
-            seeds=list(range(10)),
-            keep=full,
-        )
+        monkeypatch.setattr(os, "fsync", full)
+        ask(server, tmp_path / "t.jsonl", tmp_path, concurrency=1)
     assert len(server.asked) < 10
 
 
 def test_nobody_listens(tmp_path):
     with serving(well) as server:
         pass
-    with pytest.raises(ServerError, match="running.*address"):
+    with pytest.raises(CourseError, match="running.*address"):
         ask(server, tmp_path / "traces.jsonl", tmp_path, tries=2)
 
 
@@ -407,7 +410,7 @@ def test_a_wrong_model_is_said_at_once(tmp_path):
 
     with (
         serving(unknown) as server,
-        pytest.raises(ServerError, match="404.*no such model.*name"),
+        pytest.raises(CourseError, match="404.*no such model.*name"),
     ):
         ask(server, tmp_path / "traces.jsonl", tmp_path, count=1)
     assert len(server.asked) == 1  # trying again would not help
@@ -419,7 +422,7 @@ def test_rubbish_for_ever_is_an_error_with_a_sample(tmp_path):
 
     with (
         serving(page) as server,
-        pytest.raises(ServerError, match="welcome.*OpenAI"),
+        pytest.raises(CourseError, match="welcome.*OpenAI"),
     ):
         ask(server, tmp_path / "t.jsonl", tmp_path, count=1, tries=2)
 
@@ -455,6 +458,21 @@ def test_the_key_is_sent_and_never_shown(tmp_path, monkeypatch):
         assert "s3cret" not in repr(Server(server.url, "m"))
     assert seen == ["Bearer s3cret"]
     assert "s3cret" not in path.read_text()
+
+
+def test_an_error_shows_neither_key_nor_password(tmp_path, monkeypatch):
+    """Not even when the server echoes what it was sent."""
+    monkeypatch.setenv("DISTILL_API_KEY", "s3cret")
+
+    def echo(handler, content, number):
+        send(handler, {"error": str(handler.headers)}, 401)
+
+    with serving(echo) as server, pytest.raises(CourseError) as caught:
+        server.url = server.url.replace("//", "//me:passw0rd@")
+        ask(server, tmp_path / "t.jsonl", tmp_path, count=1)
+    message = str(caught.value)
+    assert "401" in message
+    assert "s3cret" not in message and "passw0rd" not in message
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,8 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from helpers.widgets.training import (
-    Point,
-    Sweep,
-    TrainingSlider,
-    chart_png,
-    rank_explorer,
-)
+from helpers.widgets.sweeps import Point, Sweep
+from helpers.widgets.training import TrainingSlider, chart_png, rank_explorer
 
 MINI = tiny.PROFILES["mini"]
 SECONDS = 20

@@ -4,74 +4,40 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from helpers import DEFAULT_SEED, PROFILE_NAMES, current_profile
 
 
-@dataclass(frozen=True)
-class Command:
-    """One sub-command: where its `main(argv) -> int` lives, what it does."""
+class Command(NamedTuple):
+    """One sub-command: the module with its `main(argv) -> int`, its job."""
 
-    target: str
+    module: str
     summary: str
     bare: bool = False  # can it run before the environment exists?
 
 
 COMMANDS = {
-    "run": Command(
-        "helpers.cli.run:main",
-        "execute the notebooks in order and print the measured results",
-    ),
-    "test": Command(
-        "helpers.cli.test:main", "check the style, then run every test"
-    ),
-    "lab": Command(
-        "helpers.cli.lab:main",
-        "open the notebooks in JupyterLab on this machine",
-    ),
-    "doctor": Command(
-        "helpers.cli.doctor:main",
-        "check this machine, one line a check, with the cure",
-        bare=True,
-    ),
-    "traces": Command(
-        "helpers.cli.traces:main", "let the teacher answer the problems"
-    ),
-    "sft": Command(
-        "helpers.cli.train:main", "train the student on the traces"
-    ),
-    "distill": Command(
-        "helpers.rebuild.experiments:main",
-        "train and score one arm of notebook 05",
-    ),
-    "sweep": Command(
-        "helpers.cli.sweep:main", "train short runs at several settings"
-    ),
-    "evaluate": Command(
-        "helpers.cli.evaluate:main", "measure a model on the test problems"
-    ),
-    "bench": Command(
-        "helpers.rebuild.bench:main", "measure memory and time side by side"
-    ),
-    "results": Command(
-        "helpers.cli.results:main", "print the table of measured results"
-    ),
-    "hosted": Command(
-        "helpers.cli.hosted:main",
-        "links and a first cell for Colab and Kaggle",
-        bare=True,
-    ),
-    "minilab": Command(
-        "helpers.rebuild.minilab:main", "rebuild the mini problems and models"
-    ),
+    "run": Command("cli.run", "execute the notebooks and show the results"),
+    "test": Command("cli.test", "check the style, then run every test"),
+    "lab": Command("cli.lab", "open the notebooks in JupyterLab"),
+    "doctor": Command("cli.doctor", "check this machine, with cures", True),
+    "traces": Command("cli.traces", "let the teacher answer the problems"),
+    "sft": Command("cli.train", "train the student on the traces"),
+    "distill": Command("cli.distill", "train and score one arm"),
+    "sweep": Command("cli.sweep", "train short runs at several settings"),
+    "evaluate": Command("cli.evaluate", "measure a model on the problems"),
+    "bench": Command("rebuild.bench", "measure memory and time"),
+    "results": Command("cli.results", "print the table of measured results"),
+    "hosted": Command("cli.hosted", "prepare for Colab and Kaggle", True),
+    "minilab": Command("rebuild.minilab", "rebuild the mini lab"),
 }
 
 
 def command_parser(
     name: str, description: str, *, add_help: bool = True
 ) -> argparse.ArgumentParser:
-    """Return a parser that has --help, --profile and --seed already."""
+    """A parser that has --help, --profile, --seed and --debug already."""
     parser = argparse.ArgumentParser(
         prog=f"python3 -m helpers {name}",
         description=description,
@@ -81,14 +47,39 @@ def command_parser(
     )
     parser.add_argument(
         "--profile",
-        choices=PROFILE_NAMES,
+        type=profile_name,
+        metavar=f"{{{','.join(PROFILE_NAMES)}}}",
         default=current_profile(),
         help="the size of models and data",
     )
     parser.add_argument(
         "--seed",
-        type=int,  # argparse converts, and checks, a default that is text
+        type=seed,  # argparse converts, and checks, a default that is text
         default=os.environ.get("DISTILL_SEED") or str(DEFAULT_SEED),
         help="the seed of everything random",
     )
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="show where an error was raised, not its sentence alone",
+    )
     return parser
+
+
+def profile_name(text: str) -> str:
+    """A name from the command line or DISTILL_PROFILE, checked."""
+    if text in PROFILE_NAMES:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is none of {', '.join(PROFILE_NAMES)}; give one of these, "
+        "or set DISTILL_PROFILE to it, or unset that"
+    )
+
+
+def seed(text: str) -> int:
+    """A seed that Python, NumPy and torch all take."""
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: expected a whole number from 0 to {2**32 - 1}"
+    )

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from helpers.cli import environment
@@ -43,11 +44,24 @@ if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
 
 
 def pip_commands(pins: list[str], python: str) -> list[list[str]]:
-    """The pip calls that put the pins into a running Python's environment."""
-    found = environment.split_pins(pins)
-    wanted = [p for p in found.ordinary if p.split("==")[0] not in THEIRS]
-    install = [python, "-m", "pip", "install", "-q"]
-    return [install + wanted, [*install, "--no-deps", *found.unsloth]]
+    """The pip calls that put the pins into a running Python's environment.
+
+    A torchvision that was built for another torch goes: with it there,
+    Unsloth and transformers raise at their import.
+    """
+    pip, names = [python, "-m", "pip"], {p: p.split("==")[0] for p in pins}
+    unsloth = [p for p in pins if names[p].startswith("unsloth")]
+    wanted = [p for p in pins if names[p] not in THEIRS and p not in unsloth]
+    install = [*pip, "install", "-q"]
+    commands = [install + wanted, [*install, "--no-deps", *unsloth]]
+    try:
+        needs = requires("torchvision") or []
+    except PackageNotFoundError:
+        return commands
+    torch = next(p for p in pins if names[p] == "torch")
+    if torch not in {re.split(r"[+;]", n)[0].strip() for n in needs}:
+        commands.insert(0, [*pip, "uninstall", "-q", "-y", "torchvision"])
+    return commands
 
 
 def links(repository: str, name: str) -> str:

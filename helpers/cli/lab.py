@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from helpers.cli.commands import command_parser
@@ -26,23 +25,22 @@ def main(argv: list[str]) -> int:
         "--port", type=int, default=8888, help="the first port to try"
     )
     options = parser.parse_args(argv)
-    if not NOTEBOOKS.is_dir():
-        print(f"There is no folder {NOTEBOOKS}.", file=sys.stderr)
-        return 2
+    write_settings(SETTINGS)
     os.environ["DISTILL_PROFILE"] = options.profile
     os.environ["DISTILL_SEED"] = str(options.seed)
-    os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(write_settings(SETTINGS))
+    os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance(
-        lab_arguments(port=options.port, browser=not options.no_browser)
+    arguments = lab_arguments(
+        port=options.port, browser=not options.no_browser
     )
+    LabApp.launch_instance(arguments)
     return 0
 
 
 def lab_arguments(*, port: int, browser: bool) -> list[str]:
-    """Return the options: this machine only, token on, no pop-ups."""
+    """JupyterLab on this machine alone, its token on, quiet."""
     arguments = [
         "--ip=127.0.0.1",
         f"--port={port}",
@@ -59,12 +57,11 @@ def lab_arguments(*, port: int, browser: bool) -> list[str]:
     return arguments
 
 
-def write_settings(folder: Path) -> Path:
-    """Switch the news off in JupyterLab's own settings; return `folder`."""
-    path = folder / "@jupyterlab" / "apputils-extension"
-    path.mkdir(parents=True, exist_ok=True)
-    path = path / "notification.jupyterlab-settings"
+def write_settings(folder: Path) -> None:
+    """Switch the news off in JupyterLab's own settings."""
+    name = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    path = folder / name
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         settings = {"fetchNews": "false", "checkForUpdates": False}
         path.write_text(json.dumps(settings), encoding="utf-8")
-    return folder

@@ -1,23 +1,28 @@
-"""`python3 -m helpers results`."""
+"""`python3 -m helpers results`: print the table, or write the README."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
+from helpers import CourseError
 from helpers.cli.commands import command_parser
+from helpers.evaluate import gap_closed
+from helpers.profiles import ROOT, write_atomic
+from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
 from helpers.results import (
-    ResultFileError,
-    _repository,
-    draw_overview,
     read_results,
+    results_directory,
+    table_markdown,
     table_text,
-    update_readme,
 )
 
+README = ROOT / "README.md"
+OVERVIEW = ("teacher", "student_before", "student_after")
 
-def main(argv: list[str] | None = None) -> int:
-    """`python3 -m helpers results`: print the table, or write the README."""
-    parser = command_parser("results", "print the table of measured results")
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers results`."""
+    parser = command_parser("results", __doc__)
     parser.add_argument(
         "--readme",
         action="store_true",
@@ -25,19 +30,63 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.set_defaults(profile=None, seed=None)  # unasked: show everything
     options = parser.parse_args(argv)
-    try:
-        shown = [
-            result
-            for result in read_results()
-            if options.profile in (None, result.profile)
-            and options.seed in (None, result.seed)
-        ]
-        print(table_text(results=shown))
-        if options.readme:
-            draw_overview()
-            changed = update_readme(_repository() / "README.md")
-            print("README.md", "updated." if changed else "was up to date.")
-    except ResultFileError as error:
-        print(error, file=sys.stderr)
-        return 1
+    shown = [
+        result
+        for result in read_results()
+        if options.profile in (None, result.profile)
+        and options.seed in (None, result.seed)
+    ]
+    print(table_text(results=shown))
+    if options.readme:
+        changed = update_readme(README)
+        draw_overview()
+        print("README.md", "updated." if changed else "was up to date.")
     return 0
+
+
+def update_readme(path: Path) -> bool:
+    """Write the tables between their markers; whether the file changed.
+
+    What is outside the markers never changes, nor does a table for which
+    there are no results. Raises CourseError when there are none at all.
+    """
+    if not read_results():
+        raise CourseError(
+            f"{results_directory()} holds no results: {path.name} stays as it "
+            "is. Unset DISTILL_RESULTS_DIR, or measure: "
+            "`python3 -m helpers run --in-place`"
+        )
+    old = path.read_text("utf-8")
+    new = put_between(old, "results", table_markdown())
+    groups = read_groups(results_directory() / "kd", arms=tuple(ARM_NAMES))
+    if groups:
+        new = put_between(new, "kd", kd_table_markdown(groups))
+    if new != old:
+        write_atomic(path, new)
+    return new != old
+
+
+def put_between(text: str, name: str, table: str) -> str:
+    """`text` with a table between the two markers of that name."""
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, opened, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise CourseError(f"put the lines {start} and {end} into the README.")
+    return f"{before}{start}\n\n{table}\n\n{end}{after}"
+
+
+def draw_overview() -> None:
+    """The README's picture, beside the results, if all of it is measured."""
+    from helpers.plots.accuracy import accuracy_bars
+
+    arms = {r.arm: r for r in read_results() if r.profile == "mini"}
+    if not set(OVERVIEW) <= set(arms):
+        return
+    teacher, before, after = (arms[arm].accuracy for arm in OVERVIEW)
+    closed = gap_closed(before, after, teacher)
+    accuracy_bars(
+        [arms[arm] for arm in OVERVIEW],
+        f"Distillation closes {closed:.0%} of the gap to the teacher",
+        save=results_directory() / "overview.png",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.cli.commands import command_parser
 from helpers.profiles import get_profile
 from helpers.results import to_result, write_result
-from helpers.widgets.training import RESULTS, SWEEPS, find_sweep
+from helpers.widgets.sweeps import RESULTS, SWEEPS, find_sweep
 
 
 def main(argv: list[str]) -> int:

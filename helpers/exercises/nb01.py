@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
-from helpers.exercises.check import Case, exercise
+from helpers.exercises.check import Cases, exercise
 
 
 @exercise("01.1", hint="text always works; the other two need one tokenizer")
-def what_can_be_copied() -> Iterator[Case]:
+def what_can_be_copied() -> Cases:
     """`what_can_be_copied(same_tokenizer, gives)`: the methods left."""
     text, logits, weights = {"text"}, {"text", "logits"}, {"text", "weights"}
     yield (True, text), ["response"]
@@ -21,7 +19,7 @@ def what_can_be_copied() -> Iterator[Case]:
 
 
 @exercise("01.2", hint="divide by T, softmax, then minus the sum of p log2 p")
-def softened_bits() -> Iterator[Case]:
+def softened_bits() -> Cases:
     """`softened_bits(logits, temperature)`: entropy in bits."""
     yield (torch.zeros(8), 1.0), 3.0
     yield (torch.tensor([0.0, 0.0]), 5.0), 1.0
@@ -31,7 +29,7 @@ def softened_bits() -> Iterator[Case]:
 
 
 @exercise("01.3", hint="mix (1 - skew) * p + skew * q, then kl(q, mixture)")
-def skew_reverse_kl() -> Iterator[Case]:
+def skew_reverse_kl() -> Cases:
     """`skew_reverse_kl(p, q, skew)`: KL(q || (1 - skew) p + skew q)."""
     p, q = torch.tensor([0.8, 0.2]), torch.tensor([0.5, 0.5])
     one, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -42,13 +40,11 @@ def skew_reverse_kl() -> Iterator[Case]:
 
 
 @exercise("01.4", hint="(q - p) / T, and the loss carries T * T")
-def kd_gradient() -> Iterator[Case]:
+def kd_gradient() -> Cases:
     """`kd_gradient(student, teacher, temperature)`: of T * T * KL."""
     generator = torch.Generator().manual_seed(0)
-    yield (
-        (torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]), 3.0),
-        (torch.zeros(2)),
-    )
+    same = torch.tensor([1.0, 0.0])
+    yield (same, same, 3.0), torch.zeros(2)
     for temperature in (1.0, 2.0, 8.0):
         student = torch.randn(5, generator=generator).requires_grad_()
         teacher = torch.randn(5, generator=generator)

@@ -1,34 +1,12 @@
-"""The worked cases of the exercises. A long list may go on in a module
-named exercise_cases_05.py or the like: every one of them is read.
-"""
+"""The worked cases of the exercises in notebook 02."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from helpers.exercises.check import Case, exercise
-
-
-@exercise("00.1", hint="take the commas out, then compare as numbers")
-def is_equal_answer() -> Iterator[Case]:
-    """`is_equal_answer(a, b)`: do two written numbers mean the same?"""
-    yield ("1,200", "1200"), True
-    yield ("18.00", "18"), True
-    yield ("62", "72"), False
-    yield ("-4", "4"), False
-
-
-@exercise("00.2", hint="what was won, divided by what there was to win")
-def share_closed() -> Iterator[Case]:
-    """`share_closed(before, after, teacher)`, three accuracies."""
-    yield (0.4, 0.7, 0.9), 0.6
-    yield (0.4, 0.4, 0.9), 0.0
-    yield (0.25, 1.0, 1.0), 1.0
-    yield (0.5, 0.4, 0.9), -0.25
+from helpers.exercises.check import Cases, exercise
 
 
 @exercise("02.1", hint="slots that are used hold len(part) * max(part) each")
-def wasted_share() -> Iterator[Case]:
+def wasted_share() -> Cases:
     """`wasted_share(lengths, batch)`: decode slots that yield no token."""
     yield ([10, 10, 10, 10], 2), 0.0
     yield ([10, 30], 2), 1 / 3
@@ -37,23 +15,17 @@ def wasted_share() -> Iterator[Case]:
 
 
 @exercise("02.2", hint='text.partition("</think>") says what it found')
-def split_thought() -> Iterator[Case]:
+def split_thought() -> Cases:
     """`split_thought(text)`: (thought, answer, closed)."""
-    yield (
-        "<think>\n2 + 2 = 4.\n</think>\n\nIt is 4.",
-        (
-            "2 + 2 = 4.",
-            "It is 4.",
-            True,
-        ),
-    )
-    yield "2 + 2 = 4.\n</think>\n\nIt is 4.", ("2 + 2 = 4.", "It is 4.", True)
+    both = ("2 + 2 = 4.", "It is 4.", True)
+    yield "<think>\n2 + 2 = 4.\n</think>\n\nIt is 4.", both
+    yield "2 + 2 = 4.\n</think>\n\nIt is 4.", both
     yield "<think>\n2 + 2", ("2 + 2", "", False)
     yield "<think>\n\n</think>\n\nIt is 4.", ("", "It is 4.", True)
 
 
 @exercise("02.3", hint="four conditions, all of them must hold")
-def worth_training() -> Iterator[Case]:
+def worth_training() -> Cases:
     """`worth_training(row, max_tokens)`: keep this row of a trace file?"""
     sound = {
         "qwen3_answer": "<think>\n2 + 2 = 4.\n</think>\n\nIt is 4.",

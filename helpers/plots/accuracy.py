@@ -1,10 +1,4 @@
-"""Every figure of the course, in one look.
-
-Blue is always the teacher, orange the student, grey the reference and teal
-the thing to notice; no figure says anything by colour alone. The title
-states the finding. Each function draws, shows and closes its figure; `save`
-also writes it to a PNG.
-"""
+"""Scores, losses, lengths and 4-bit weights: notebooks 00 and 02 to 06."""
 
 from __future__ import annotations
 
@@ -14,38 +8,25 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from helpers.evaluate import wilson_interval
-from helpers.plots.style import (
+from helpers.plots.style import (  # noqa: F401
     ACCENT,
     INK,
     REFERENCE,
     STUDENT,
     TEACHER,
+    array,
     canvas,
     colour_of,
     figure,
+    log2_on,
+    shares_on,
 )
-from helpers.widgets.token_strip import token_strip_html
-
-__all__ = [
-    "ACCENT",
-    "REFERENCE",
-    "STUDENT",
-    "TEACHER",
-    "accuracy_against",
-    "accuracy_bars",
-    "colour_of",
-    "figure",
-    "learning_curve",
-    "length_histogram",
-    "nf4_error_plot",
-    "token_strip_html",
-]
+from helpers.widgets.token_strip import token_strip_html  # noqa: F401
 
 _PLATE = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1.0}
-Row = tuple[str, int, int]
 
 
 def accuracy_bars(
@@ -57,15 +38,14 @@ def accuracy_bars(
     top.
     """
     rows = [_row(result) for result in results]
-    height = 1.5 + 0.62 * len(rows)
+    size = (8.5, 1.5 + 0.62 * len(rows))
     with figure(
-        title, xlabel="accuracy", ylabel="", size=(8.5, height), save=save
+        title, xlabel="accuracy", ylabel="", size=size, save=save
     ) as axes:
         for place, (label, correct, total) in enumerate(rows):
             low, high = wilson_interval(correct, total)
             share = correct / total
-            colour = colour_of(label)
-            axes.barh(place, share, height=0.62, color=colour)
+            axes.barh(place, share, height=0.62, color=colour_of(label))
             axes.errorbar(
                 share, place, xerr=[[share - low], [high - share]],
                 color=INK, capsize=4, linewidth=1.6,
@@ -78,7 +58,7 @@ def accuracy_bars(
         axes.set_yticks(range(len(rows)), labels)
         axes.set_xlim(0, 1.25)
         axes.set_xticks(np.linspace(0, 1, 6))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        shares_on(axes.xaxis)
         axes.invert_yaxis()
         axes.spines["bottom"].set_bounds(0, 1)
         axes.grid(visible=False, axis="y")
@@ -101,17 +81,34 @@ def learning_curve(
             ("loss", "training", STUDENT, "-"),
             ("eval_loss", "evaluation", ACCENT, "o--"),
         ):
-            points = [(row["step"], row[key]) for row in log_history
-                      if key in row]  # fmt: skip
+            points = [(r["step"], r[key]) for r in log_history if key in r]
             if points:
-                axes.plot(*zip(*points, strict=True), style, color=colour,
-                          label=label)  # fmt: skip
-        _mark_epochs(axes, log_history)
+                steps, losses = zip(*points, strict=True)
+                axes.plot(steps, losses, style, color=colour, label=label)
+        for epoch, step in enumerate(epoch_ends(log_history), start=1):
+            axes.axvline(step, color=REFERENCE, lw=1, ls=":")
+            axes.text(step, 0.02, f"epoch {epoch} ", ha="right",
+                      color=REFERENCE, transform=axes.get_xaxis_transform()
+                      )  # fmt: skip
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.lines:
+        if axes.get_legend_handles_labels()[1]:
             axes.legend(loc="upper right")
         axes.grid(visible=False, axis="x")
+
+
+def epoch_ends(log_history: Sequence[Mapping[str, float]]) -> list[float]:
+    """The optimizer step at the end of every finished epoch.
+
+    Losses are logged every few steps, seldom where an epoch ends: the last
+    row says how many steps an epoch has.
+    """
+    rows = [row for row in log_history if row.get("epoch")]
+    if not rows:
+        return []
+    epochs, steps = rows[-1]["epoch"], rows[-1]["step"]
+    finished = int(epochs + 1e-3)
+    return [steps / epochs * epoch for epoch in range(1, finished + 1)]
 
 
 def length_histogram(
@@ -119,26 +116,22 @@ def length_histogram(
     title: str,
     *,
     xlabel: str = "length (tokens)",
-    save: Path | None = None,
 ) -> None:
     """How long the texts of each group are, with each group's median."""
     groups = {name: np.asarray(x) for name, x in lengths_by_name.items()}
     longest = max((x.max() for x in groups.values() if x.size), default=1)
     edges = np.linspace(0, longest + 1, 31)
-    with figure(title, xlabel=xlabel, ylabel="texts", save=save) as axes:
+    with figure(title, xlabel=xlabel, ylabel="texts") as axes:
         for place, (name, lengths) in enumerate(groups.items()):
             if not lengths.size:
                 continue
             colour = colour_of(name, place=place)
             middle = float(np.median(lengths))
-            label = f"{name}: median {middle:g}, n = {lengths.size}"
-            axes.hist(
-                lengths, bins=edges, histtype="stepfilled", alpha=0.35,
-                color=colour,
-            )  # fmt: skip
+            axes.hist(lengths, bins=edges, alpha=0.35, color=colour)
             axes.hist(
                 lengths, bins=edges, histtype="step", linewidth=2,
-                color=colour, label=label, linestyle=("-", "--")[place % 2],
+                color=colour, linestyle=("-", "--")[place % 2],
+                label=f"{name}: median {middle:g}, n = {lengths.size}",
             )  # fmt: skip
             axes.axvline(middle, ymax=0.74, color=colour, ls=":")
         axes.set_xlim(0, longest + 1)
@@ -157,7 +150,6 @@ def accuracy_against(
     *,
     log2: bool = False,
     references: Mapping[str, float] | None = None,
-    save: Path | None = None,
 ) -> None:
     """Accuracy over a setting, a point a run, with 95% Wilson intervals.
 
@@ -165,30 +157,37 @@ def accuracy_against(
     axis for ranks and the like. references: dashed levels by name, 0 to 1.
     """
     totals = [total] * len(x) if isinstance(total, int) else list(total)
-    runs = sorted(zip(x, correct, totals, strict=True))
-    with figure(title, xlabel=xlabel, ylabel="accuracy", save=save) as axes:
-        _draw_runs(axes, runs, log2=log2)
+    runs = list(zip(x, correct, totals, strict=True))
+    with figure(title, xlabel=xlabel, ylabel="accuracy") as axes:
+        for place, right, asked in runs:
+            low, high = wilson_interval(right, asked)
+            share = right / asked
+            axes.errorbar(
+                place, share, yerr=[[share - low], [high - share]], fmt="o",
+                color=STUDENT, ecolor=INK, elinewidth=1.4, capsize=4, ms=8,
+            )  # fmt: skip
+            axes.text(place, high + 0.02, f"{share:.0%}", ha="center",
+                      fontweight="bold", zorder=4, bbox=_PLATE)  # fmt: skip
+        if not runs:
+            axes.text(0.5, 0.5, "no run yet", ha="center", color=REFERENCE,
+                      transform=axes.transAxes)  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if log2 and runs:
+            log2_on(axes, x)
         for name, level in (references or {}).items():
-            axes.axhline(
-                level, color=colour_of(name, place=2), ls="--", lw=1.6
-            )
+            colour = colour_of(name, place=2)
+            axes.axhline(level, color=colour, ls="--", lw=1.6)
             axes.text(
                 1.01, level, f"{name}\n{level:.1%}", va="center",
-                color=colour_of(name, place=2),
-                transform=axes.get_yaxis_transform(),
+                color=colour, transform=axes.get_yaxis_transform(),
             )  # fmt: skip
         axes.set_ylim(0, 1.02)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        shares_on(axes.yaxis)
         axes.grid(visible=False, axis="x")
 
 
 def nf4_error_plot(
-    original: Any,
-    dequantized: Any,
-    title: str,
-    *,
-    block: int = 64,
-    save: Path | None = None,
+    original: Any, dequantized: Any, title: str, *, block: int = 64
 ) -> None:
     """What 4 bits do to weights: the staircase, and the error they leave.
 
@@ -196,77 +195,29 @@ def nf4_error_plot(
     the first `block` weights, which share one scale, so that their levels
     line up; right, the error of all of them.
     """
-    before, after = _flat(original), _flat(dequantized)
+    before, after = array(original).ravel(), array(dequantized).ravel()
     error = after - before
     relative = np.linalg.norm(error) / max(np.linalg.norm(before), 1e-30)
-    with canvas(title, size=(9.5, 4.0), save=save, columns=2) as panels:
-        _draw_stairs(panels[0], before[:block], after[:block])
-        panels[1].hist(error, bins=61, color=ACCENT)
-        panels[1].set(xlabel="error (after minus before)", ylabel="weights")
-        panels[1].set_ylim(top=panels[1].get_ylim()[1] * 1.15)
-        panels[1].text(
+    with canvas(title, size=(9.5, 4.0), columns=2) as (stairs, errors):
+        _draw_stairs(stairs, before[:block], after[:block])
+        errors.hist(error, bins=61, color=ACCENT)
+        errors.set(xlabel="error (after minus before)", ylabel="weights")
+        errors.set_ylim(top=errors.get_ylim()[1] * 1.15)
+        errors.text(
             0.98, 0.97, f"relative error {relative:.1%}\nn = {error.size:,}",
-            ha="right", va="top", transform=panels[1].transAxes,
+            ha="right", va="top", transform=errors.transAxes,
             fontweight="bold",
         )  # fmt: skip
-        for panel in panels:
+        for panel in (stairs, errors):
             panel.xaxis.set_major_locator(MaxNLocator(5))
 
 
-# --- parts ------------------------------------------------------------------
-
-
-def _row(result: Any) -> Row:
+def _row(result: Any) -> tuple[str, int, int]:
     """(label, correct, n) of a Result or of such a row."""
     if isinstance(result, tuple):
-        label, correct, total = result
-        return str(label), int(correct), int(total)
-    label = result.arm.replace("_", " ")
+        return result
     mode = f" ({result.mode})" if result.mode else ""
-    return label + mode, result.correct, result.n
-
-
-def _mark_epochs(
-    axes: Axes, log_history: Sequence[Mapping[str, float]]
-) -> None:
-    """A thin line with a number wherever an epoch is complete."""
-    ends: dict[int, float] = {}
-    for row in log_history:
-        epoch = row.get("epoch", 0.0)
-        if epoch >= 1 and float(epoch).is_integer():
-            ends[int(epoch)] = row["step"]
-    for epoch, step in ends.items():
-        axes.axvline(step, color=REFERENCE, lw=1, ls=":")
-        axes.text(step, 0.02, f"epoch {epoch} ", ha="right", color=REFERENCE,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
-
-
-def _draw_runs(
-    axes: Axes, runs: list[tuple[float, int, int]], *, log2: bool
-) -> None:
-    if not runs:
-        axes.set_xticks([])
-        axes.text(0.5, 0.5, "no run yet", ha="center", color=REFERENCE,
-                  transform=axes.transAxes)  # fmt: skip
-        return
-    places = [x for x, _, _ in runs]
-    shares = [correct / total for _, correct, total in runs]
-    ends = [wilson_interval(correct, total) for _, correct, total in runs]
-    spread = [
-        [share - low for share, (low, _) in zip(shares, ends, strict=True)],
-        [high - share for share, (_, high) in zip(shares, ends, strict=True)],
-    ]
-    axes.errorbar(places, shares, yerr=spread, fmt="o-", color=STUDENT,
-                  ecolor=INK, elinewidth=1.4, capsize=4, ms=8)  # fmt: skip
-    for x, share, (_, high) in zip(places, shares, ends, strict=True):
-        axes.text(x, high + 0.02, f"{share:.0%}", ha="center", va="bottom",
-                  fontweight="bold", zorder=4, bbox=_PLATE)  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if log2:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_xticks(sorted(set(places)))
-        axes.minorticks_off()
+    return result.arm.replace("_", " ") + mode, result.correct, result.n
 
 
 def _draw_stairs(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
@@ -289,9 +240,3 @@ def _draw_stairs(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
     axes.set_yticks(levels, labels)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="lower right")
-
-
-def _flat(tensor: Any) -> np.ndarray:
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().float().cpu().numpy()
-    return np.asarray(tensor, dtype=np.float64).ravel()

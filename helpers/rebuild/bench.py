@@ -132,7 +132,6 @@ def step_arm(
         ),
         cache=cache,
         epochs=1,
-        progress=False,
     )
     seconds = median(train_timed(trainer)[:STEPS])
     if cached or kind:
@@ -203,22 +202,22 @@ def compare_bytes(folder: Path) -> Figures:
     import torch
     from safetensors.torch import save_file
 
+    from helpers.logit_cache import write_shard
+
     torch.manual_seed(7)
     logprobs = torch.randn(CACHED_POSITIONS, VOCABULARY).log_softmax(-1)
+    dense = folder / "dense.safetensors"
+    save_file({"logprobs": logprobs.half()}, dense)
     best = logprobs.topk(TOP_K)
-    shard = {
+    tensors = {
         "ids": best.indices.to(torch.int32),
         "logprobs": best.values.half(),
         "lengths": torch.tensor([CACHED_POSITIONS]),
     }
-    sizes = []
-    for tensors in ({"logprobs": logprobs.half()}, shard):
-        file = folder / "bytes.safetensors"
-        save_file(tensors, file)
-        sizes.append(file.stat().st_size)
+    size = write_shard(folder, 0, tensors, {}).stat().st_size
     return {
-        "cache_bytes": [sizes[0] / sizes[1]],
-        "cache_bytes_per_token": [sizes[1] / CACHED_POSITIONS],
+        "cache_bytes": [dense.stat().st_size / size],
+        "cache_bytes_per_token": [size / CACHED_POSITIONS],
     }
 
 

@@ -44,7 +44,7 @@ def traces_speed(folder: Path, size: int, batch: int) -> float:
     from helpers.models import load_teacher
     from helpers.problems import load_problems
     from helpers.profiles import get_profile
-    from helpers.traces import shared_traces
+    from helpers.scale.shards import shared_traces
 
     profile = replace(get_profile("mini", {}), generation_batch=batch)
     problems = load_problems(profile.problems, "train", limit=size)

@@ -14,7 +14,7 @@ from helpers.scale.shapes import Shape
 COMPUTE_SHARE = 0.35  # of the peak arithmetic, in training
 BANDWIDTH_SHARE = 0.5  # of the peak bandwidth, in generation
 STEP_SECONDS = 0.03  # a step of plain `generate` launches its kernels: no
-# step is faster than this. A server with captured graphs is: 0.
+# step is faster than this. A server with captured graphs is.
 UNPACK_BYTES = 4.0  # bitsandbytes writes and reads each 4-bit weight as 16
 
 
@@ -39,6 +39,7 @@ CARDS = (
     Card("RTX 4090", 24, 165, 1008),
     Card("L40S", 45, 362, 864),
     Card("A100 80GB", 80, 312, 2039),
+    Card("H100 80GB", 80, 989, 3350),
 )
 
 
@@ -54,7 +55,6 @@ def training_seconds(
     *,
     checkpointing: bool = False,
     full: bool = False,
-    share: float = COMPUTE_SHARE,
 ) -> float:
     """Seconds to train on `tokens`, all epochs together.
 
@@ -64,7 +64,18 @@ def training_seconds(
     """
     passes = 4 + 2 * full + 2 * checkpointing
     operations = passes * active_parameters(shape) * tokens
-    return operations / (card.tflops * 1e12 * share)
+    return operations / (card.tflops * 1e12 * COMPUTE_SHARE)
+
+
+def cache_moves(shape: Shape) -> int:
+    """How often plain `generate` moves each byte of the cache in one step.
+
+    transformers' DynamicCache is read and written anew to append one token;
+    with a mask, keys and values that a group of heads shares are read,
+    written once for each head and read there. A server moves it once.
+    """
+    group = shape.heads // shape.kv_heads
+    return 2 + (1 if group == 1 else 1 + 2 * group)
 
 
 def generation_seconds(
@@ -75,21 +86,23 @@ def generation_seconds(
     *,
     batch: int,
     bits: int = 16,
-    step: float = STEP_SECONDS,
-    share: float = BANDWIDTH_SHARE,
+    server: bool = False,
 ) -> float:
-    """Seconds to write `answers` of `tokens` each, `batch` at a time.
+    """Seconds to write `answers`, `batch` at a time.
 
-    Each step reads all weights once (4-bit ones are unpacked first) and
+    tokens: of the longest answer in a batch, since all its rows take as many
+    steps; for a server, which refills the place of a finished row, the mean.
+    Each step reads all weights once (4-bit ones are unpacked first) and moves
     every row's cache, at half its final length on average; or it is limited
-    by arithmetic, or by `step`, the least that a step takes.
+    by arithmetic, or, without a server, by the start of its kernels.
     """
     read = weight_bytes(shape, bits)
     if bits == 4:
         read += UNPACK_BYTES * shape.linear
-    read += batch * shape.cache_bytes(max(1, tokens // 2))
-    reading = read / (card.bandwidth * 1e9 * share)
+    moves = 1 if server else cache_moves(shape)
+    read += moves * batch * shape.cache_bytes(max(1, tokens // 2))
+    reading = read / (card.bandwidth * 1e9 * BANDWIDTH_SHARE)
     counted = 2 * active_parameters(shape) * batch
     counting = counted / (card.tflops * 1e12 * COMPUTE_SHARE)
     steps = -(-answers // batch) * tokens
-    return steps * max(reading, counting, step)
+    return steps * max(reading, counting, 0 if server else STEP_SECONDS)

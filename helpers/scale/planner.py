@@ -115,20 +115,25 @@ def generation_plan(
 ) -> Plan:
     """Weights, keys and values, and the last logits of every row.
 
-    The peak is at the end, or, with long prompts, where they are read: then
-    sliding layers still hold all of it, and one layer its inner tensors.
+    The peak is at the end, where one layer holds its keys and values once
+    for each head, and half of them twice while a token is appended. Or, with
+    long prompts, where they are read: then sliding layers still hold all of
+    it, and one layer its inner tensors.
     """
     prompt = min(prompt, length)
     cache = batch * shape.cache_bytes(length)
+    a_layer = 4 * shape.kv_heads * shape.head_dim
+    group = shape.heads // shape.kv_heads
+    repeated = group if group > 1 else 0
+    copies = batch * length * round(a_layer * (repeated + 0.5))
     inner = 6 * shape.feed_forward + 8 * shape.width
-    keys = 4 * shape.kv_heads * shape.head_dim * shape.layers
-    reading = batch * prompt * (inner + keys)
+    reading = batch * prompt * (inner + a_layer * shape.layers)
     return Plan(
         weights=weight_bytes(shape, bits),
         adapters=0,
         gradients=0,
         optimizer=0,
-        activations=max(0, reading - cache),
+        activations=max(copies, reading - cache),
         logits=LOGIT_BYTES * batch * shape.vocabulary,
         cache=cache,
         teacher=0,

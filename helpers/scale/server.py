@@ -1,7 +1,6 @@
 """Traces from a server: vLLM, llama.cpp, Ollama, `transformers serve`.
 
-Anything that speaks OpenAI's chat-completions protocol will do. The file and
-its order are those of helpers.traces; only who answers is another. The server
+Anything that speaks OpenAI's chat-completions protocol will do. The server
 applies the chat template and counts the tokens. Each question has a seed of
 its own, so a second run asks only what is missing.
 
@@ -13,39 +12,28 @@ and wants that very name in --model: a folder is spelled as it was started.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import re
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import wait
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-import httpx
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+import httpx2  # the openai SDK's own httpx
+import openai
 from tqdm.auto import tqdm
 
 from helpers import CourseError, chat
 from helpers.generate import Completion
 from helpers.profiles import Profile
+from helpers.traces import sampling_record, teacher_messages, write_traces
 
-BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 AHEAD = 4  # questions a worker past the first gap: what a kill may cost
-
-
-class ServerError(CourseError):
-    """A server that gives no usable answer; says what and what to do."""
-
-
-class BadReply(ServerError):
-    """One reply that is worth another try: busy, cut short, or rubbish."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +42,7 @@ class Server:
 
     url: up to and including `/v1`. model: the name that the server knows.
     concurrency: questions in flight. timeout: seconds for one answer. tries:
-    attempts for one answer, with random, exponentially growing pauses of at
-    most `pause` seconds. The key comes from DISTILL_API_KEY and is written
+    attempts for one answer. The key comes from DISTILL_API_KEY and is written
     nowhere.
     """
 
@@ -64,110 +51,159 @@ class Server:
     concurrency: int = 16
     timeout: float = 600.0
     tries: int = 6
-    pause: float = 30.0
     key: str = field(
         default_factory=lambda: os.environ.get("DISTILL_API_KEY", "none"),
         repr=False,
     )
 
-    def record(self, profile: Profile, seed: int) -> dict[str, Any]:
-        """What decides a trace besides the question, as far as we know."""
-        return {
-            "teacher": Path(self.model).name,
-            "backend": "server",
-        } | asdict(profile.sampling(seed))
+    def client(self) -> openai.OpenAI:
+        """The SDK, which tries 408, 409, 429, 5xx and silence again."""
+        limits = httpx2.Limits(max_connections=self.concurrency)
+        return openai.OpenAI(
+            base_url=self.url,
+            api_key=self.key,
+            max_retries=self.tries - 1,
+            timeout=httpx2.Timeout(self.timeout, connect=10.0, pool=None),
+            http_client=openai.DefaultHttpxClient(
+                limits=limits,
+                follow_redirects=False,
+                trust_env=False,  # no proxy between us and a local server
+            ),
+        )
+
+    def error(self, reason: str, cure: str) -> CourseError:
+        """What went wrong there, without key or password."""
+        place = re.sub(r"//[^/@]*@", "//", self.url)
+        reason = (
+            reason if self.key == "none" else reason.replace(self.key, "***")
+        )
+        return CourseError(f"{place}: {reason}. {cure}")
+
+
+def server_traces(
+    problems: list[dict],
+    server: Server,
+    path: Path,
+    *,
+    profile: Profile,
+    seed: int = 7,
+    progress: bool = True,
+) -> Any:
+    """`generate_traces` with the teacher behind a server.
+
+    Each answer is on disk as soon as all before it are. Raises CourseError
+    when one stays out, with the file ending before it; the next run asks
+    from there on.
+    """
+    sampling = profile.sampling(seed)
+    bodies = [
+        {
+            "model": server.model,
+            "messages": teacher_messages(problem["question"], profile),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,  # also 0: else the model's own default
+            "max_tokens": sampling.max_new_tokens,
+            "seed": seed * 100_003 + number,
+        }
+        for number, problem in enumerate(problems)
+    ]
+
+    def answers(done: int) -> Generator[Completion]:
+        return ask_all(server, bodies[done:], progress=progress)
+
+    record = sampling_record(server.model, {"backend": "server"}, sampling)
+    return write_traces(problems, path, answers, record=record)
 
 
 def ask_all(
-    server: Server,
-    questions: list[chat.Messages],
-    *,
-    profile: Profile,
-    seeds: list[int],
-    keep: Callable[[Completion], None],
-    bar: Any = None,
-    transport: Any = None,
-) -> None:
-    """Give `keep` one answer a question, in their order, as they come.
+    server: Server, bodies: list[dict], *, progress: bool = True
+) -> Generator[Completion]:
+    """An answer to each request, in their order, as they come.
 
-    Raises the ServerError of the first question that stays without an
-    answer, when all before it are kept. That, and Ctrl-C, cancels the rest.
+    Raises the CourseError of the first that stays without an answer, when
+    all before it are given. That, and Ctrl-C, ends the rest.
     """
-    bar = tqdm(disable=True) if bar is None else bar
+    client, todo = server.client(), SimpleQueue()
+    bar = tqdm(total=len(bodies), desc="teacher", disable=not progress)
 
-    async def ask() -> None:
-        limit = asyncio.Semaphore(server.concurrency)
-        async with httpx.AsyncClient(
-            base_url=server.url.rstrip("/") + "/",
-            headers={"Authorization": f"Bearer {server.key}"},
-            timeout=httpx.Timeout(server.timeout, connect=10.0),
-            trust_env=False,  # no proxy between us and a local server
-            transport=transport,
-        ) as client:
+    def work() -> None:
+        while (job := todo.get()) is not None:
+            body, future = job
+            try:
+                future.set_result(persist(server, client, body))
+            except Exception as error:
+                future.set_exception(error)
 
-            async def one(messages: Any, seed: int) -> Completion:
-                async with limit:
-                    body = request(server, messages, profile, seed)
-                    answer = await persist(client, body, server)
-                bar.update(answer.tokens)
-                return answer
-
-            jobs = map(one, questions, seeds)
-            await keep_in_order(jobs, keep, window=AHEAD * server.concurrency)
-
-    run_anywhere(ask)
-
-
-async def keep_in_order(
-    jobs: Iterable[Any], keep: Callable[[Any], None], *, window: int
-) -> None:
-    """Await the jobs in their order, at most `window` of them begun."""
-    begun: deque[asyncio.Task] = deque()
+    for _ in range(server.concurrency):  # daemons: no exit waits for them
+        threading.Thread(target=work, daemon=True).start()
+    begun: deque[Future] = deque()
     try:
-        for job in jobs:
-            begun.append(asyncio.create_task(job))
-            if len(begun) == window:
-                keep(await begun.popleft())
+        for body in bodies:
+            begun.append(Future())
+            todo.put((body, begun[-1]))
+            if len(begun) == AHEAD * server.concurrency:
+                yield result(begun.popleft())
+                bar.update()
         while begun:
-            keep(await begun.popleft())
+            yield result(begun.popleft())
+            bar.update()
     finally:
-        for task in begun:
-            task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
+        client.close()  # what still waits in the queue is not sent
+        for _ in range(server.concurrency):
+            todo.put(None)
+        bar.close()
 
 
-def run_anywhere(work: Any) -> None:
-    """Run a coroutine, also inside a notebook, which has a loop of its own.
-
-    Ctrl-C is raised here, in the main thread; leaving the portal with an
-    exception cancels the coroutine in its thread.
-    """
-    from anyio.from_thread import start_blocking_portal
-
-    with start_blocking_portal() as portal:
-        running = portal.start_task_soon(work)
-        while not running.done():  # Windows takes no Ctrl-C inside of a wait
-            wait([running], timeout=0.5)
-        running.result()
+def result(future: Future) -> Completion:
+    """Its result; Windows takes no Ctrl-C inside of an endless wait."""
+    while not future.done():
+        wait([future], timeout=0.5)
+    return future.result()
 
 
-def request(
-    server: Server, messages: chat.Messages, profile: Profile, seed: int
-) -> dict[str, Any]:
-    """The body of one request; top_k is an extension most servers know.
+def persist(server: Server, client: openai.OpenAI, body: dict) -> Completion:
+    """Ask until there is a whole answer; CourseError with the cure if not."""
+    try:
+        for left in reversed(range(server.tries)):
+            reply = post(client, body)
+            try:
+                return read_reply(reply)
+            except (ValueError, LookupError, TypeError) as error:
+                reason = f"{type(error).__name__} in {reply.text[:80]!r}"
+                if not left:
+                    raise server.error(
+                        f"no whole chat completion, but {reason}",
+                        "Is this an OpenAI-compatible server?",
+                    ) from error
+    except openai.APIStatusError as error:
+        raise server.error(
+            f"status {error.status_code}, {error.response.text[:200]!r}",
+            "Check the model's name and DISTILL_API_KEY, or lower "
+            "--concurrency if it is busy.",
+        ) from None
+    except openai.APIConnectionError as error:
+        late = isinstance(error.__cause__, httpx2.ReadTimeout)
+        raise server.error(
+            f"no answer in {server.tries} tries",
+            f"One takes longer than {server.timeout:g} seconds: raise "
+            "--timeout, or lower --concurrency."
+            if late
+            else "Is the server running, and is the address right, with /v1 "
+            "at its end?",
+        ) from error
 
-    It is sent even when it is 0 (off): a server that hears nothing takes the
-    value in the model's generation_config.json.
-    """
-    return {
-        "model": server.model,
-        "messages": messages,
-        "temperature": profile.sampling_temperature,
-        "top_p": profile.top_p,
-        "top_k": profile.top_k,
-        "max_tokens": profile.max_new_tokens,
-        "seed": seed,
-    }
+
+def post(client: openai.OpenAI, body: dict) -> httpx2.Response:
+    """One request, said in other words if `top_k` is refused."""
+    options = {"cast_to": httpx2.Response}
+    try:
+        return client.post("/chat/completions", body=body, **options)
+    except openai.UnprocessableEntityError as error:
+        if "top_k" not in error.response.text:
+            raise
+    body = other_words(body)
+    return client.post("/chat/completions", body=body, **options)
 
 
 def other_words(body: dict[str, Any]) -> dict[str, Any]:
@@ -181,82 +217,17 @@ def other_words(body: dict[str, Any]) -> dict[str, Any]:
     return rest | {"generation_config": json.dumps(sampling)}
 
 
-async def persist(
-    client: httpx.AsyncClient, body: dict[str, Any], server: Server
-) -> Completion:
-    """Ask until there is a whole answer, at most `tries` times.
-
-    Raises ServerError with the cure that fits the last try.
-    """
-    retrying = AsyncRetrying(
-        stop=stop_after_attempt(server.tries),
-        wait=wait_random_exponential(multiplier=0.5, max=server.pause),
-        retry=retry_if_exception_type((httpx.TransportError, BadReply)),
-        reraise=True,
-    )
-    try:
-        return await retrying(once, client, body)
-    except httpx.TransportError as error:
-        raise silent(server, error) from error
-    except ServerError as error:
-        raise ServerError(f"{server.url}: {error}") from error
-
-
-def silent(server: Server, error: httpx.TransportError) -> ServerError:
-    """What to do about a server that is too slow, or is not there."""
-    cure = (
-        "Is the server running, and is the address right, with /v1 at its end?"
-    )
-    late = isinstance(error, httpx.TimeoutException)
-    if late and not isinstance(error, httpx.ConnectTimeout):
-        cure = (
-            f"An answer takes longer than {server.timeout:g} seconds: raise "
-            "--timeout, or lower --concurrency."
-        )
-    return ServerError(
-        f"{server.url} did not answer in {server.tries} tries "
-        f"({type(error).__name__}). {cure}"
-    )
-
-
-async def once(client: httpx.AsyncClient, body: dict) -> Completion:
-    """One request; BadReply for what another try may cure."""
-    reply = await client.post("chat/completions", json=body)
-    if reply.status_code == 422 and "top_k" in reply.text:
-        body = other_words(body)
-        reply = await client.post("chat/completions", json=body)
-    if reply.status_code in BUSY:
-        raise BadReply(
-            f"status {reply.status_code} on every try. Lower --concurrency, "
-            "or look into the server's log."
-        )
-    if reply.status_code != 200:
-        raise ServerError(
-            f"status {reply.status_code}: {reply.text[:200]!r}. Check the "
-            "model's name and DISTILL_API_KEY."
-        )
-    return read_reply(reply)
-
-
-def read_reply(reply: httpx.Response) -> Completion:
-    """A completion; BadReply unless everything that a trace needs is there."""
-    try:
-        content = reply.json()
-        choice = content["choices"][0]
-        message = choice["message"]
-        text = message.get("content") or ""
-        tokens = int(content["usage"]["completion_tokens"])
-        reason = choice["finish_reason"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise BadReply(
-            f"a reply that is no chat completion ({type(error).__name__}): "
-            f"{reply.text[:80]!r}. Is this an OpenAI-compatible server?"
-        ) from error
+def read_reply(reply: httpx2.Response) -> Completion:
+    """A completion; an error unless all that a trace needs is there."""
+    content = reply.json()
+    choice = content["choices"][0]
+    message, reason = choice["message"], choice["finish_reason"]
+    text = message.get("content") or ""
     thought = message.get("reasoning_content") or message.get("reasoning")
     if reason not in ("stop", "length") or not (text or thought):
-        raise BadReply(f"an empty or broken-off answer ({reason!r}).")
-    cut = reason == "length"
-    return Completion(with_thought(text, thought, cut=cut), tokens, reason)
+        raise ValueError(f"empty or broken off: {reason!r}")
+    text = with_thought(text, thought, cut=reason == "length")
+    return Completion(text, int(content["usage"]["completion_tokens"]), reason)
 
 
 def with_thought(text: str, thought: str | None, *, cut: bool = False) -> str:

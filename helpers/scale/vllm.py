@@ -5,42 +5,33 @@ computes is another. vLLM pins a torch and a numpy of its own, so it lives in
 an environment of its own, and is started there from the course's folder:
 
     python3 -m venv vllm-env
-    vllm-env/bin/pip install vllm==0.33.0 datasets tenacity
+    vllm-env/bin/pip install vllm==0.33.0 datasets accelerate
     vllm-env/bin/python -m helpers.scale.vllm --profile full
 
-which is `python3 -m helpers traces --engine vllm` without our environment.
-The teacher is loaded in the profile's dtype, never in 4 bits. We ran it with
-vLLM 0.32.0 built for CPUs, never on a GPU or with more than one.
+The engine gets all missing problems at once and fills the place of a finished
+answer with the next one. The seed is the engine's own: one for each request
+would switch its fast sampler off. So a run that was interrupted ends in other
+words than one that was not. The teacher is loaded in the profile's dtype,
+never in 4 bits. We have read the API in vLLM 0.33.0's sources and run an
+earlier version of this on 0.32.0 built for CPUs, never on a GPU.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from helpers import CourseError, chat, select_profile
 from helpers.cli.commands import command_parser
 from helpers.generate import Completion
-from helpers.models import processes
-from helpers.profiles import Profile, revision_of
-
-CHUNK = 256  # problems handed over at once: what a kill may cost at most
-
-
-class EngineError(CourseError):
-    """vLLM that is missing or gives no usable answer; says what to do."""
-
-
-def vllm_record(profile: Profile, seed: int) -> dict[str, Any]:
-    """What decides a trace besides the question."""
-    return {
-        "teacher": Path(profile.teacher).name,
-        "backend": "vllm",
-        "dtype": profile.dtype,
-    } | asdict(profile.sampling(seed))
+from helpers.models import check_model_id, processes
+from helpers.profiles import Profile, Sampling, revision_of
+from helpers.scale.shards import write_share
+from helpers.traces import sampling_record, teacher_messages, write_traces
 
 
 def vllm_traces(
@@ -49,98 +40,107 @@ def vllm_traces(
     *,
     profile: Profile,
     gpus: int = 1,
+    shard: tuple[int, int] = (0, 1),
     seed: int = 7,
     progress: bool = True,
 ) -> Any:
     """`generate_traces` by vLLM, the teacher split over that many GPUs.
 
-    Nothing is loaded for a finished file. Raises EngineError without vLLM or
-    under a launcher of several processes, ModelError for a teacher that is
-    none, TraceFileError as `generate_traces` does.
+    shard: which share of the problems this engine answers, and of how many;
+    None is returned while others are at work. Nothing is loaded for a
+    finished file. Raises CourseError without vLLM or under a launcher,
+    ModelError for a teacher that is none, TraceFileError as
+    `generate_traces` does.
     """
     from transformers import AutoTokenizer
 
-    from helpers.models import check_model_id
-    from helpers.traces import teacher_messages, write_traces
-
     if processes().num_processes > 1:
-        raise EngineError(
-            "vLLM starts its own processes. Start it once, without a "
-            f"launcher, with --tensor-parallel {processes().num_processes}."
+        raise CourseError(
+            "vLLM starts its own processes. Start it without a launcher: "
+            "once with --tensor-parallel, or once a card with --shard 0/2, "
+            "--shard 1/2 and so on."
         )
     name = check_model_id(profile.teacher)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision_of(name))
-    asked = [teacher_messages(row["question"], profile) for row in problems]
-    prompts = [chat.prompt_ids(messages, tokenizer) for messages in asked]
+    sampling = profile.sampling(seed)
+    made_by = {"backend": "vllm", "dtype": profile.dtype, "seeds": "engine"}
+    record = sampling_record(name, made_by, sampling)
 
-    @cache
-    def engine() -> Any:  # loaded when the first answer is missing
-        return start_engine(profile, max(map(len, prompts)), gpus)
+    def write(share: list[dict], part: Path) -> Any:
+        asked = [teacher_messages(row["question"], profile) for row in share]
+        prompts = [chat.prompt_ids(messages, tokenizer) for messages in asked]
 
-    def answer(chunk: list[dict], number: int) -> list[Completion]:
-        first = number * CHUNK
-        seeds = [seed * 100_003 + first + i for i in range(len(chunk))]
-        outputs = engine().generate(
-            [
-                {"prompt_token_ids": ids}
-                for ids in prompts[first : first + len(chunk)]
-            ],
-            sampling_params(profile, tokenizer, seeds),
-            use_tqdm=progress,
-        )
-        return [
-            read_output(output.outputs[0], messages, tokenizer)
-            for output, messages in zip(outputs, asked[first:], strict=False)
-        ]
+        def answers(done: int) -> Generator[Completion]:
+            length = max(map(len, prompts)) + sampling.max_new_tokens
+            engine = start_engine(profile, length, gpus, seed)
+            params = sampling_params(sampling, tokenizer)
+            outputs = in_order(engine, prompts[done:], params)
+            for messages in tqdm(asked[done:], disable=not progress):
+                yield read_output(next(outputs), messages, tokenizer)
 
-    record = vllm_record(profile, seed)
-    return write_traces(problems, path, answer, record=record, size=CHUNK)
+        return write_traces(share, part, answers, record=record)
+
+    return write_share(problems, path, write, record=record, shard=shard)
 
 
-def start_engine(profile: Profile, longest: int, gpus: int) -> Any:
-    """The teacher in vLLM, for prompts of at most `longest` tokens.
+def in_order(
+    engine: Any, prompts: list[list[int]], params: Any
+) -> Generator[Any]:
+    """vLLM's output for each prompt, as soon as all before it are there."""
+    for number, ids in enumerate(prompts):
+        engine.add_request(str(number), {"prompt_token_ids": ids}, params)
+    done: dict[str, Any] = {}
+    for number in range(len(prompts)):
+        while str(number) not in done:
+            done |= {
+                out.request_id: out for out in engine.step() if out.finished
+            }
+        yield done.pop(str(number)).outputs[0]
+
+
+def start_engine(profile: Profile, length: int, gpus: int, seed: int) -> Any:
+    """The teacher in vLLM, for prompts and answers of `length` tokens.
 
     The context is no longer than needed: that of a model made for very long
-    ones would not fit beside its weights. Raises EngineError without vLLM.
+    ones would not fit beside its weights. Raises CourseError without vLLM.
     """
     try:
-        from vllm import LLM
+        from vllm import EngineArgs, LLMEngine
     except ImportError as error:
-        raise EngineError(
+        raise CourseError(
             f"vLLM cannot be imported here ({error}). Make an environment of "
             "its own: `python3 -m venv vllm-env`, `vllm-env/bin/pip install "
-            "vllm==0.33.0 datasets tenacity`, then from the course's folder "
+            "vllm==0.33.0 datasets accelerate`, then from the course's folder "
             "`vllm-env/bin/python -m helpers.scale.vllm` with the options of "
             "`traces`."
         ) from error
-    return LLM(
-        profile.teacher,
-        revision=revision_of(profile.teacher),
-        dtype=profile.dtype,
-        tensor_parallel_size=gpus,
-        max_model_len=longest + profile.max_new_tokens,
+    return LLMEngine.from_engine_args(
+        EngineArgs(
+            model=profile.teacher,
+            revision=revision_of(profile.teacher),
+            dtype=profile.dtype,
+            seed=seed,
+            tensor_parallel_size=gpus,
+            max_model_len=length,
+        )
     )
 
 
-def sampling_params(
-    profile: Profile, tokenizer: Any, seeds: list[int]
-) -> list[Any]:
-    """One a request; tokens stay tokens, `completion_text` decodes them."""
+def sampling_params(sampling: Sampling, tokenizer: Any) -> Any:
+    """One for all; tokens stay tokens, `completion_text` decodes them."""
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)[0]
-    return [
-        SamplingParams(
-            temperature=profile.sampling_temperature,
-            top_p=profile.top_p,
-            top_k=profile.top_k,
-            max_tokens=profile.max_new_tokens,
-            seed=seed,
-            stop_token_ids=[turn],
-            detokenize=False,
-        )
-        for seed in seeds
-    ]
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_new_tokens,
+        stop_token_ids=[turn],
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def read_output(
@@ -148,12 +148,12 @@ def read_output(
 ) -> Completion:
     """One of vLLM's outputs as the local backend would have given it.
 
-    Raises EngineError for an answer that neither ended nor met the limit.
+    Raises CourseError for an answer that neither ended nor met the limit.
     """
     if output.finish_reason not in ("stop", "length"):
-        raise EngineError(
+        raise CourseError(
             f"vLLM broke an answer off ({output.finish_reason!r}). Start the "
-            "same command again; it continues with that chunk."
+            "same command again; it continues with that answer."
         )
     ids = list(output.token_ids)
     prompt = chat.render(messages, tokenizer, generate=True)

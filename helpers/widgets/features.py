@@ -5,34 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import ipywidgets
-from IPython.display import Image
+from matplotlib.figure import Figure
 
 from helpers.features import MAPS, Pairs, layer_map
-from helpers.plots.features import layer_map_png
+from helpers.plots.features import layer_grid
+from helpers.plots.style import headline, to_png
+from helpers.widgets.explorer import Explorer
 
 
-class LayerMapExplorer:
+class LayerMapExplorer(Explorer):
     """A dropdown of layer maps over the CKA of every pair of layers.
 
     grid: of helpers.features.cka_grid. widths: the student's and the
-    teacher's. `show()` displays it, `still()` leaves a picture for readers
-    without a kernel.
+    teacher's.
     """
 
     def __init__(
         self, grid: Any, widths: tuple[int, int], start: str = "even"
     ) -> None:
+        super().__init__(width=700)
         self.grid, self.widths = grid, widths
         self.choice = ipywidgets.Dropdown(
-            options=[*MAPS, "reversed"],
-            value=start,
-            description="layer map",
-            style={"description_width": "initial"},
+            options=[*MAPS, "reversed"], value=start, description="layer map"
         )
-        self.status = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", width=700)
-        self.choice.observe(lambda _: self.draw(), names="value")
-        self.draw()
+        self.watch(self.choice)
 
     def pairs(self) -> Pairs:
         """The chosen map; `reversed` pairs early with late on purpose."""
@@ -59,17 +55,9 @@ class LayerMapExplorer:
     def draw(self) -> None:
         """Redraw for the chosen map."""
         self.status.value = self.words()
-        self.picture.value = self.png(f"Layer map: {self.choice.value}")
 
-    def png(self, title: str) -> bytes:
-        """The picture of the chosen map."""
-        return layer_map_png(self.grid, self.pairs(), title)
+        def fill(drawn: Figure) -> None:
+            headline(drawn, f"Layer map {self.choice.value}: {self.words()}")
+            layer_grid(self.grid, pairs=self.pairs(), ax=drawn.subplots())
 
-    def show(self) -> ipywidgets.VBox:
-        """The widget, to be the last value of a cell."""
-        return ipywidgets.VBox([self.choice, self.status, self.picture])
-
-    def still(self) -> Image:
-        """The same picture without a widget."""
-        title = f"Layer map: {self.choice.value} ({self.words()})"
-        return Image(self.png(title), width=700)
+        self.picture.value = to_png(fill, size=(7.0, 4.4))

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ipywidgets
 import torch
-from IPython.display import Image
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.losses import divergence
+from helpers.plots.style import headline, to_png
 from helpers.plots.theory import (
-    as_png,
-    draw_gradient,
-    draw_next_token,
-    draw_two_peaks,
+    gradient_plot,
+    next_token_plot,
+    two_peaks_plot,
 )
+from helpers.widgets.explorer import Explorer
 
 KINDS = ("forward", "reverse", "jsd", "skew")
 SHOWN = 6  # tokens in the picture of the temperature
@@ -73,44 +73,28 @@ def read(
     )
 
 
-class TemperatureExplorer:
+class TemperatureExplorer(Explorer):
     """A slider for T over one real position of teacher and student.
 
-    `show()` displays it: left the distributions, right the size of the
-    gradient with and without T * T, above both the numbers.
+    Left the distributions, right the size of the gradient with and without
+    T * T, above both the numbers.
     """
 
     def __init__(
         self, teacher_logits: Tensor, student_logits: Tensor, tokenizer: Any
     ) -> None:
+        super().__init__(width=950)
         self.teacher = teacher_logits.detach().cpu()
         self.student = student_logits.detach().cpu()
         self.plain = read(self.teacher, self.student, 1.0)
         self.top = self.plain.teacher.topk(SHOWN).indices
-        self.names = [
-            repr(tokenizer.decode([token])) for token in self.top.tolist()
-        ]
+        self.names = [repr(tokenizer.decode([i])) for i in self.top.tolist()]
         self.curve = [read(self.teacher, self.student, t) for t in CURVE]
         self.slider = ipywidgets.FloatSlider(
-            value=2.0,
-            min=0.25,
-            max=10.0,
-            step=0.25,
-            description="temperature",
-            style={"description_width": "initial"},
-        )
-        self.status = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", width=950)
-        self.slider.observe(lambda _: self.draw(), names="value")
-        self.draw()
-
-    def show(self) -> ipywidgets.VBox:
-        """The widget, to be the last value of a cell."""
-        return ipywidgets.VBox([self.slider, self.status, self.picture])
-
-    def still(self) -> Image:
-        """The picture as it is now, an ordinary output."""
-        return Image(data=bytes(self.picture.value), format="png", width=950)
+            value=2.0, min=0.25, max=10.0, step=0.25,
+            description="temperature", style={"description_width": "initial"},
+        )  # fmt: skip
+        self.watch(self.slider)
 
     def draw(self) -> None:
         """Numbers and picture at the slider's temperature."""
@@ -121,26 +105,31 @@ class TemperatureExplorer:
             f"<b>{now.gradient:.3f}</b> without T², "
             f"<b>{now.scaled:.3f}</b> with it"
         )
-        bars = partial(
-            draw_next_token,
-            names=self.names,
-            plain=self.plain.teacher[self.top],
-            soft=now.teacher[self.top],
-            student=now.student[self.top],
-            temperature=now.temperature,
-        )
-        size = partial(
-            draw_gradient,
-            temperatures=CURVE,
-            plain=[reading.gradient for reading in self.curve],
-            scaled=[reading.scaled for reading in self.curve],
-            mark=now.temperature,
-        )
         title = (
-            f"At T = {now.temperature:g} the teacher says {now.bits:.2f} "
-            f"bits, and the student is {now.kl:.2f} nats away"
+            f"At T = {now.temperature:g} the teacher's entropy is "
+            f"{now.bits:.2f} bits"
         )
-        self.picture.value = as_png(title, [bars, size], size=(9.5, 4.0))
+
+        def fill(drawn: Figure) -> None:
+            headline(drawn, title)
+            left, right = drawn.subplots(1, 2)
+            next_token_plot(
+                self.names,
+                self.plain.teacher[self.top],
+                now.teacher[self.top],
+                now.student[self.top],
+                temperature=now.temperature,
+                ax=left,
+            )
+            gradient_plot(
+                CURVE,
+                [reading.gradient for reading in self.curve],
+                [reading.scaled for reading in self.curve],
+                mark=now.temperature,
+                ax=right,
+            )
+
+        self.picture.value = to_png(fill, size=(9.5, 4.0))
 
 
 def two_peaks() -> tuple[Tensor, Tensor]:
@@ -183,13 +172,9 @@ def best_bell(kind: str, *, beta: float = 0.5, skew: float = 0.1) -> Bell:
     spread = widths.repeat(len(grid))[:, None]
     bells = -0.5 * ((grid - means) / spread) ** 2  # (bells, points)
     values = divergence(
-        bells,
-        teacher.log().expand_as(bells),
-        temperature=1.0,
-        kind=kind,
-        beta=beta,
-        skew=skew,
-    )
+        bells, teacher.log().expand_as(bells), temperature=1.0,
+        kind=kind, beta=beta, skew=skew,
+    )  # fmt: skip
     best = int(values.argmin())
     mass = bells[best].softmax(dim=-1)
     mean = (mass * grid).sum()
@@ -202,38 +187,26 @@ def best_bell(kind: str, *, beta: float = 0.5, skew: float = 0.1) -> Bell:
     )
 
 
-class DivergenceExplorer:
+class DivergenceExplorer(Explorer):
     """A choice of divergence, and the bell curve it makes of two peaks.
 
-    `show()` displays it. The sliders for beta and skew are live only where
-    the chosen divergence has them.
+    The sliders for beta and skew are live only where the chosen divergence
+    has them.
     """
 
     def __init__(self, kind: str = "forward") -> None:
+        super().__init__(width=760)
         self.grid, self.teacher = two_peaks()
         self.kind = ipywidgets.Dropdown(
             options=KINDS, value=kind, description="divergence"
         )
-        self.beta = ipywidgets.FloatSlider(
-            value=0.5, min=0.05, max=0.95, step=0.05, description="beta"
+        self.beta, self.skew = (
+            ipywidgets.FloatSlider(
+                value=value, min=0.05, max=0.95, step=0.05, description=name
+            )
+            for name, value in (("beta", 0.5), ("skew", 0.1))
         )
-        self.skew = ipywidgets.FloatSlider(
-            value=0.1, min=0.05, max=0.95, step=0.05, description="skew"
-        )
-        self.status = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", width=760)
-        for control in (self.kind, self.beta, self.skew):
-            control.observe(lambda _: self.draw(), names="value")
-        self.draw()
-
-    def show(self) -> ipywidgets.VBox:
-        """The widget, to be the last value of a cell."""
-        controls = ipywidgets.HBox([self.kind, self.beta, self.skew])
-        return ipywidgets.VBox([controls, self.status, self.picture])
-
-    def still(self) -> Image:
-        """The picture as it is now, an ordinary output."""
-        return Image(data=bytes(self.picture.value), format="png", width=760)
+        self.watch(self.kind, self.beta, self.skew)
 
     def name(self) -> str:
         """The divergence in force, with its setting."""
@@ -262,10 +235,12 @@ class DivergenceExplorer:
             f"{self.name()}: the student {habit}, with {bell.valley:.0%} of "
             "its mass in the valley"
         )
-        peaks = partial(
-            draw_two_peaks,
-            grid=self.grid,
-            teacher=self.teacher,
-            students={"student": bell.probabilities},
-        )
-        self.picture.value = as_png(title, [peaks])
+
+        def fill(drawn: Figure) -> None:
+            headline(drawn, title)
+            students = {"student": bell.probabilities}
+            two_peaks_plot(
+                self.grid, self.teacher, students, ax=drawn.subplots()
+            )
+
+        self.picture.value = to_png(fill)

@@ -6,280 +6,35 @@ the thread that trains while the notebook stays responsive.
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from helpers.distill import Objective, pair_profile, pair_trainer
-from helpers.evaluate import Evaluation, evaluate, wilson_interval
-from helpers.features import FeatureTerm
-from helpers.models import (
-    PROJECTIONS,
-    Loaded,
-    add_lora,
-    load_student,
-    load_teacher,
-)
+from helpers.evaluate import wilson_interval
+from helpers.models import PROJECTIONS
 from helpers.plots.style import INK, REFERENCE, STUDENT, to_png
-from helpers.problems import load_problems
-from helpers.profiles import DATA, Profile
-from helpers.results import read_results
-from helpers.sft import build_trainer, encode_traces
-from helpers.traces import filter_traces, load_traces
+from helpers.profiles import Profile
+from helpers.widgets.sweeps import (
+    Point,
+    Sweep,
+    find_sweep,
+    step_callback,
+    train_timed,
+)
 
-RESULTS = DATA / "results"
-POINT_TRACES, POINT_EPOCHS, POINT_PROBLEMS = 384, 3, 128
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a chart: accuracy on `n` problems at setting `x`."""
-
-    x: float
-    correct: int
-    n: int
-    seconds: float
-
-
-Made = tuple[Point, Evaluation] | None
-"""A finished point with its answers, or None when it was stopped."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A setting, the values it takes, and how one point is made.
-
-    train: called with a value and the keywords profile, seed, stop and
-        progress of `rank_point`.
-    """
-
-    name: str
-    label: str
-    values: tuple[float, ...]
-    train: Callable[..., Made]
-
-    def arm(self, value: float) -> str:
-        """The result's name: `rank_16`, `temperature_0_5` for 0.5."""
-        return f"{self.name}_{value:g}".replace(".", "_")
-
-    def stored(self, profile: str = "mini") -> list[Point]:
-        """A profile's stored points, seeds added up, in order of x."""
-        points: dict[float, Point] = {}
-        for result in read_results(RESULTS / self.name):
-            if result.profile != profile:
-                continue
-            text = result.arm.removeprefix(f"{self.name}_")
-            x = float(text.replace("_", "."))
-            old = points.get(x, Point(x, 0, 0, 0.0))
-            points[x] = replace(
-                old,
-                correct=old.correct + result.correct,
-                n=old.n + result.n,
-                seconds=old.seconds + result.seconds,
-            )
-        return [points[x] for x in sorted(points)]
-
-
-def find_sweep(name: str) -> Sweep:
-    """The sweep of that name; its module is imported only now."""
-    return getattr(import_module(SWEEPS[name]), f"{name}_sweep")()
-
-
-def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
-    """Parameters that adapters of `rank` would add: rank * (in + out) each.
-
-    Source: LoRA (arXiv:2106.09685), section 4.1.
-    """
-    total = 0
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in targets:
-            total += rank * (module.in_features + module.out_features)
-    return total
-
-
-def point_data(profile: Profile) -> tuple[list[dict], list[dict]]:
-    """The traces and the validation problems that every point shares."""
-    kept, _ = filter_traces(load_traces(profile.traces_path))
-    problems = load_problems(
-        profile.problems, "validation", limit=POINT_PROBLEMS
-    )
-    return list(kept)[:POINT_TRACES], problems
-
-
-def rank_sweep() -> Sweep:
-    """LoRA rank, the student of notebook 03."""
-    return Sweep("rank", "LoRA rank", (1, 2, 4, 8, 16, 32), rank_point)
-
-
-def rank_point(
-    rank: float,
-    *,
-    profile: Profile,
-    seed: int = 7,
-    stop: Callable[[], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Made:
-    """Train the 4-bit student at one rank; None when `stop()` became true.
-
-    `progress` is called with (steps done, steps in all) after every step.
-    """
-    started = time.perf_counter()
-    traces, problems = point_data(profile)
-    student = add_lora(load_student(profile), rank=int(rank), seed=seed)
-    rows, _ = encode_traces(
-        traces, student.tokenizer, max_length=profile.max_length
-    )
-    trainer = build_trainer(
-        student,
-        rows,
-        None,
-        profile=profile,
-        epochs=POINT_EPOCHS,
-        seed=seed,
-        progress=False,
-    )
-    return finish_point(
-        rank,
-        trainer,
-        student,
-        problems,
-        profile=profile,
-        started=started,
-        stop=stop,
-        progress=progress,
-    )
-
-
-def finish_point(
-    x: float,
-    trainer: Any,
-    student: Loaded,
-    problems: list[dict],
-    *,
-    profile: Profile,
-    started: float,
-    stop: Callable[[], bool] | None,
-    progress: Callable[[int, int], None] | None,
-) -> Made:
-    """Train until the end or until `stop()`, then score."""
-    trainer.add_callback(step_callback(stop, progress))
-    trainer.train()
-    if stop is not None and stop():
-        return None
-    evaluation = evaluate(student, problems, profile=profile)
-    seconds = time.perf_counter() - started
-    correct = sum(evaluation.correct)
-    return Point(x, correct, len(problems), seconds), evaluation
-
-
-def step_callback(
-    stop: Callable[[], bool] | None,
-    progress: Callable[[int, int], None] | None,
-) -> Any:
-    """Ends training at the next step when `stop()` says so."""
-    from transformers import TrainerCallback
-
-    class StepCallback(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            if progress is not None:
-                progress(state.global_step, state.max_steps)
-            control.should_training_stop = bool(stop and stop())
-
-    return StepCallback()
-
-
-def train_timed(trainer: Any) -> list[float]:
-    """Train; the seconds from the end of each step to the end of the next."""
-    ends: list[float] = []
-    trainer.add_callback(
-        step_callback(None, lambda *_: ends.append(time.perf_counter()))
-    )
-    trainer.train()
-    return [b - a for a, b in zip(ends, ends[1:], strict=False)]
-
-
-SWEEPS = {
-    "rank": "helpers.widgets.training",
-    "temperature": "helpers.widgets.training",
-    "weight": "helpers.widgets.training",
-}
-
-
-PAIR_TRACES, PAIR_EPOCHS = 256, 4
-
-
-def temperature_sweep() -> Sweep:
-    """Temperature of the soft targets, the one-tokenizer pair."""
-    return Sweep(
-        "temperature",
-        "temperature",
-        (0.5, 1.0, 1.5, 2.0, 4.0, 8.0),
-        partial(pair_point, objective_at=at_temperature),
-    )
-
-
-def weight_sweep() -> Sweep:
-    """Weight of the cosine loss of hidden states beside the teacher's text."""
-    return Sweep(
-        "weight",
-        "feature weight",
-        (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-        partial(pair_point, objective_at=at_weight),
-    )
-
-
-def at_temperature(temperature: float) -> Objective:
-    """The teacher's logits alone, softened."""
-    return Objective(temperature=temperature)
-
-
-def at_weight(weight: float) -> Objective:
-    """The teacher's text, and the states of every block."""
-    return Objective(soft=0.0, features=FeatureTerm("even", weight, "cosine"))
-
-
-def pair_point(
-    x: float,
-    *,
-    objective_at: Callable[[float], Objective],
-    profile: Profile,
-    seed: int = 7,
-    stop: Callable[[], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Made:
-    """Train the small student on the objective at `x`; see `rank_point`."""
-    started = time.perf_counter()
-    profile = pair_profile(profile)
-    traces, problems = point_data(profile)
-    student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
-    trainer = pair_trainer(
-        traces[:PAIR_TRACES],
-        student,
-        load_teacher(profile),
-        profile=profile,
-        objective=objective_at(x),
-        epochs=PAIR_EPOCHS,
-        seed=seed,
-        progress=False,
-    )
-    return finish_point(
-        x,
-        trainer,
-        student,
-        problems,
-        profile=profile,
-        started=started,
-        stop=stop,
-        progress=progress,
-    )
+__all__ = [
+    "TrainingSlider",
+    "find_sweep",
+    "rank_explorer",
+    "step_callback",
+    "train_timed",
+]
 
 
 def chart_png(
@@ -429,7 +184,7 @@ class TrainingSlider:
             )
             self.finish(made)
         except Exception as error:  # shown where the learner looks
-            self.report(f"Training failed: {error}")
+            self.report(f"Training failed: {html.escape(str(error))}")
         finally:
             self.button.disabled = True
 
@@ -442,6 +197,18 @@ class TrainingSlider:
         self.points.append(point)
         self.report(f"{evaluation.score}, {point.seconds:.0f} s.")
         self.draw()
+
+
+def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
+    """Parameters that adapters of `rank` would add: rank * (in + out) each.
+
+    Source: LoRA (arXiv:2106.09685), section 4.1.
+    """
+    total = 0
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in targets:
+            total += rank * (module.in_features + module.out_features)
+    return total
 
 
 def rank_explorer(profile: Profile, model: Any) -> TrainingSlider:

@@ -1,59 +1,65 @@
 """`helpers test`: its parts, its sum, and the fetching of real weights."""
 
 import hashlib
-import sys
+import os
 import zipfile
 
+import nbformat
 import pytest
 import real_weights
+from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.cli import test as testing
-from helpers.cli.test import Count, Part
-
-REPORT = """<?xml version="1.0"?><testsuites>
-<testsuite tests="5" failures="1" errors="1" skipped="1"/></testsuites>"""
 
 
-def test_read_count_adds_up_a_report(tmp_path):
-    path = tmp_path / "unit.xml"
-    path.write_text(REPORT)
-    assert testing.read_count(path) == Count(2, 2, 1)
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """A course with one module of tests and one notebook."""
+    (tmp_path / "tests").mkdir()
+    for folder in ("helpers", "notebooks", "runs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tests" / "sanitize.cfg").write_text("")
+    notebook = new_notebook(cells=[new_code_cell("1 + 1")])
+    nbformat.write(notebook, tmp_path / "notebooks" / "00_a.ipynb")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\nmarkers = ['real_weights', 'browser']\n"
+    )
+    monkeypatch.setattr(testing, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(testing, "RUNS", tmp_path / "runs")
+    for name in ("DISTILL_RESULTS_DIR", "OMP_NUM_THREADS", "DISTILL_SEED"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+    def write(*lines: str) -> None:
+        text = "import pytest\n\n" + "\n".join(lines) + "\n"
+        (tmp_path / "tests" / "test_it.py").write_text(text)
+
+    return write
 
 
-def test_read_count_takes_a_missing_report_for_a_failure(tmp_path):
-    assert testing.read_count(tmp_path / "absent.xml") == Count(0, 1, 0)
+BROWSER = "\n@pytest.mark.browser\ndef test_browser():\n    pass\n"
 
 
-def test_run_part_does_not_count_an_old_report(tmp_path):
-    path = tmp_path / "unit.xml"
-    path.write_text(REPORT)
-    part = Part("crash", [sys.executable, "-c", "exit(3)"], path)
-    assert testing.run_part(part, {}) == (3, Count(0, 1, 0))
-
-
-def test_parts_leave_real_weights_out_when_asked():
-    chosen = {
-        flag: [p.command for p in testing.parts(real_weights=flag)][2]
-        for flag in (True, False)
-    }
-    assert "not real_weights" not in chosen[True]
-    assert chosen[False][-2:] == ["-m", "not real_weights"]
-
-
-def test_main_runs_every_part_after_a_failure(monkeypatch, capsys, tmp_path):
-    report = tmp_path / "unit.xml"
-    write = f"open({str(report)!r}, 'w').write({REPORT!r})"
-    fake = [
-        Part("style", [sys.executable, "-c", "exit(1)"]),
-        Part("unit", [sys.executable, "-c", write], report),
-    ]
-    monkeypatch.setattr(testing, "parts", lambda real_weights: fake)
-    monkeypatch.setattr(testing, "RUNS", tmp_path)
+@pytest.mark.slow
+def test_main_runs_every_part_after_a_failure_and_adds_up(suite, capsys):
+    suite(
+        "def test_good():\n    pass\n",
+        "\ndef test_bad():\n    assert 1 == 2\n",
+        "\ndef test_later():\n    pytest.skip('later')\n",
+        BROWSER,
+        "\n@pytest.mark.real_weights\ndef test_real():\n    raise OSError",
+    )
     assert testing.main(["--no-real-weights"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "2 passed, 2 failed, 1 skipped"
-    assert lines[-3].startswith("FAIL style")
-    assert lines[-2].startswith("OK   unit")
+    assert lines[-1] == "1 failed, 3 passed, 1 skipped"
+    assert any("assert 1 == 2" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_main_fails_on_style_alone(suite, capsys):
+    suite("def test_good():", "    x = 1", BROWSER)
+    (testing.REPOSITORY / "helpers" / "a.py").write_text("import os, sys\n")
+    assert testing.main(["--no-real-weights"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "3 passed"
 
 
 @pytest.fixture

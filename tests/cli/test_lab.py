@@ -15,7 +15,7 @@ import pytest
 
 from helpers.cli import lab
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import pathlib, sys
 from helpers.cli import lab
@@ -70,11 +70,6 @@ def test_lab_serves_this_machine_alone_and_asks_for_the_token(server):
         assert json.load(r)["type"] == "directory"
 
 
-def test_lab_arguments_open_no_browser_when_asked():
-    assert "--no-browser" in lab.lab_arguments(port=1, browser=False)
-    assert "--no-browser" not in lab.lab_arguments(port=1, browser=True)
-
-
 def test_write_settings_turns_the_news_off_and_keeps_a_change(tmp_path):
     lab.write_settings(tmp_path)
     (path,) = tmp_path.rglob("*.jupyterlab-settings")
@@ -82,11 +77,3 @@ def test_write_settings_turns_the_news_off_and_keeps_a_change(tmp_path):
     path.write_text("{}")
     lab.write_settings(tmp_path)
     assert path.read_text() == "{}"
-
-
-def test_lab_says_so_when_there_are_no_notebooks(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(lab, "NOTEBOOKS", tmp_path / "absent")
-    assert lab.main([]) == 2
-    assert "There is no folder" in capsys.readouterr().err

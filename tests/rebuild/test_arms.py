@@ -1,4 +1,4 @@
-"""helpers.results and the figures of helpers.plots.logits."""
+"""helpers.rebuild.arms: groups, pairs and tables of result files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 
-matplotlib.use("Agg")
-
-from matplotlib.figure import Figure
-
-from helpers import results as kd_results
+from helpers import CourseError
 from helpers.evaluate import mcnemar, wilson_interval
-from helpers.plots import logits as plots_kd
-from helpers.results import Result, ResultFileError, write_result
+from helpers.rebuild import arms
+from helpers.results import Result, write_result
 
 
 def put(
@@ -50,15 +45,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_names_and_folder_are_those_of_the_command() -> None:
-    from helpers.rebuild import experiments as arms
-
-    assert tuple(kd_results.ARM_NAMES) == arms.ARMS
-    assert kd_results.KD_RESULTS == arms.KD_RESULTS
-
-
 def test_groups_pool_the_seeds(folder: Path) -> None:
-    groups = kd_results.read_groups(folder)
+    groups = arms.read_groups(folder)
     found = [(group.budget, group.arm, group.n) for group in groups]
     assert found == [
         (250, "sft_traces", 40),
@@ -73,45 +61,45 @@ def test_groups_pool_the_seeds(folder: Path) -> None:
 def test_groups_leave_other_profiles_and_arms_out(folder: Path) -> None:
     put(folder, "sft_traces", "1", profile="full")
     put(folder, "feature_mse", "1")
-    assert len(kd_results.read_groups(folder)) == 3
-    assert len(kd_results.read_groups(folder, profile="full")) == 1
+    assert len(arms.read_groups(folder)) == 3
+    assert len(arms.read_groups(folder, profile="full")) == 1
 
 
 def test_groups_budgets_are_sorted_as_numbers(folder: Path) -> None:
     put(folder, "sft_traces", "1", budget=12000)
-    assert [g.budget for g in kd_results.read_groups(folder)][-1] == 12000
+    assert [g.budget for g in arms.read_groups(folder)][-1] == 12000
 
 
 def test_groups_name_a_broken_file(folder: Path) -> None:
     path = put(folder, "sft_gold", "10")
     path.write_text("{", "utf-8")
-    with pytest.raises(ResultFileError, match="sft_gold"):
-        kd_results.read_groups(folder)
+    with pytest.raises(CourseError, match="sft_gold"):
+        arms.read_groups(folder)
 
 
 def test_span_is_worst_and_best_seed(tmp_path: Path) -> None:
     put(tmp_path, "sft_gold", "1000", seed=1)
     put(tmp_path, "sft_gold", "1110", seed=2)
-    (group,) = kd_results.read_groups(tmp_path)
+    (group,) = arms.read_groups(tmp_path)
     assert group.span == (0.25, 0.75)
 
 
 def test_compare_concatenates_equal_seeds(folder: Path) -> None:
-    text, logits, _ = kd_results.read_groups(folder)
-    test = kd_results.compare(text, logits)
+    text, logits, _ = arms.read_groups(folder)
+    test = arms.compare(text, logits)
     before = ([True] * 10 + [False] * 10) * 2
     after = ([True] * 18 + [False] * 2) * 2
     assert test.p_value == mcnemar(before, after)
     assert (test.points, test.seeds, test.same_sign) == (40.0, 2, 2)
     assert test.supported
-    back = kd_results.compare(logits, text)
+    back = arms.compare(logits, text)
     assert (back.points, back.p_value) == (-40.0, test.p_value)
 
 
 def test_compare_uses_only_shared_seeds(folder: Path) -> None:
     put(folder, "sft_traces", "0" * 20, seed=9)
-    text, logits, _ = kd_results.read_groups(folder)
-    assert (len(text.results), kd_results.compare(text, logits).seeds) == (
+    text, logits, _ = arms.read_groups(folder)
+    assert (len(text.results), arms.compare(text, logits).seeds) == (
         3,
         2,
     )
@@ -120,7 +108,7 @@ def test_compare_uses_only_shared_seeds(folder: Path) -> None:
 def test_one_seed_of_the_other_sign_supports_nothing(folder: Path) -> None:
     put(folder, "sft_traces", "1" * 10, seed=9)
     put(folder, "logit_online", "1" * 9 + "0", seed=9)
-    test = kd_results.compare(*kd_results.read_groups(folder)[:2])
+    test = arms.compare(*arms.read_groups(folder)[:2])
     assert test.p_value < 0.05
     assert test.same_sign == 2 and not test.supported
 
@@ -128,9 +116,9 @@ def test_one_seed_of_the_other_sign_supports_nothing(folder: Path) -> None:
 def test_equal_arms_are_no_difference(folder: Path) -> None:
     put(folder, "sft_gold", "10")
     put(folder, "sft_traces", "10")
-    one, two, *_ = kd_results.read_groups(folder)
-    one_seed = kd_results.Group(two.arm, 250, two.results[:1])
-    test = kd_results.compare(one, one_seed)
+    one, two, *_ = arms.read_groups(folder)
+    one_seed = arms.Group(two.arm, 250, two.results[:1])
+    test = arms.compare(one, one_seed)
     assert (test.p_value, test.same_sign, test.supported) == (1.0, 0, False)
 
 
@@ -143,21 +131,21 @@ def test_compare_refuses_what_is_not_paired(
 ) -> None:
     put(tmp_path, "sft_traces", "1" * 20)
     put(tmp_path, "logit_online", right, seed=seed, budget=budget)
-    with pytest.raises(ValueError, match="cannot be paired.*helpers distill"):
-        kd_results.compare(*kd_results.read_groups(tmp_path))
+    with pytest.raises(CourseError, match="cannot be paired"):
+        arms.compare(*arms.read_groups(tmp_path))
 
 
 def test_compare_refuses_results_without_answers(tmp_path: Path) -> None:
     put(tmp_path, "sft_traces", "10")
-    (group,) = kd_results.read_groups(tmp_path)
+    (group,) = arms.read_groups(tmp_path)
     result = replace(group.results[0], right="")
     forgot = replace(group, results=(result,))
-    with pytest.raises(ValueError, match="cannot be paired"):
-        kd_results.compare(forgot, forgot)
+    with pytest.raises(CourseError, match="cannot be paired"):
+        arms.compare(forgot, forgot)
 
 
 def test_comparisons_skip_what_is_missing(folder: Path) -> None:
-    tests = kd_results.comparisons(kd_results.read_groups(folder))
+    tests = arms.comparisons(arms.read_groups(folder))
     assert [(t.first.arm, t.second.arm) for t in tests] == [
         ("sft_traces", "logit_online")
     ]
@@ -166,15 +154,13 @@ def test_comparisons_skip_what_is_missing(folder: Path) -> None:
 def test_comparisons_skip_arms_without_a_common_seed(tmp_path: Path) -> None:
     put(tmp_path, "sft_traces", "10", seed=7)
     put(tmp_path, "logit_online", "11", seed=8)
-    assert kd_results.comparisons(kd_results.read_groups(tmp_path)) == []
-    assert kd_results.COMMAND in kd_results.findings(
-        kd_results.read_groups(tmp_path)
-    )
+    assert arms.comparisons(arms.read_groups(tmp_path)) == []
+    assert arms.COMMAND in arms.findings(arms.read_groups(tmp_path))
 
 
 def test_table_has_a_row_a_group(folder: Path) -> None:
-    header, rule, *rows = kd_results.kd_table_markdown(
-        kd_results.read_groups(folder)
+    header, rule, *rows = arms.kd_table_markdown(
+        arms.read_groups(folder)
     ).splitlines()
     assert header.count("|") == rule.count("|") == rows[0].count("|")
     assert rows[1] == (
@@ -186,22 +172,18 @@ def test_table_has_a_row_a_group(folder: Path) -> None:
 
 def test_table_without_held_out_problems(tmp_path: Path) -> None:
     put(tmp_path, "sft_gold", "10", splits={})
-    assert kd_results.kd_table_markdown(
-        kd_results.read_groups(tmp_path)
-    ).endswith("|  |")
+    assert arms.kd_table_markdown(arms.read_groups(tmp_path)).endswith("|  |")
 
 
 def test_pairs_table(folder: Path) -> None:
-    *_, row = kd_results.pairs_markdown(
-        kd_results.read_groups(folder)
-    ).splitlines()
+    *_, row = arms.pairs_markdown(arms.read_groups(folder)).splitlines()
     assert row.startswith("| 250 | logits, online | teacher text | +40.0 | ")
     assert row.endswith(" | 2 of 2 |")
 
 
 def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
     put(folder, "logit_cached", "1" * 18 + "0" * 2)
-    text = kd_results.findings(kd_results.read_groups(folder))
+    text = arms.findings(arms.read_groups(folder))
     shown, rest = text.split("Not supported: ")
     assert "logits, online against teacher text at 250 traces (+40.0" in shown
     assert "logits, cached against logits, online at 250 traces" in rest
@@ -212,57 +194,13 @@ def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        kd_results.kd_table_markdown,
-        kd_results.pairs_markdown,
-        kd_results.findings,
+        arms.kd_table_markdown,
+        arms.pairs_markdown,
+        arms.findings,
     ],
 )
 def test_no_results_is_one_line_with_the_command(
     tmp_path: Path, table: Any
 ) -> None:
-    text = table(kd_results.read_groups(tmp_path / "missing"))
-    assert "\n" not in text and kd_results.COMMAND in text
-
-
-def test_budget_figure_has_a_line_an_arm(
-    folder: Path, shown: list[Figure]
-) -> None:
-    groups = kd_results.read_groups(folder)
-    plots_kd.accuracy_against_budget(groups, "Logits help")
-    (axes,) = shown[0].axes
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["teacher text", "logits, online"]
-    lines = [c.lines[0] for c in axes.containers]
-    looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
-    assert len(looks) == 2  # not by colour alone
-    assert list(lines[1].get_ydata()) == [0.9, 0.75]
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["250", "1,000"]
-
-
-def test_budget_figure_without_results(shown: list[Figure]) -> None:
-    plots_kd.accuracy_against_budget([], "Nothing yet")
-    assert shown[0].axes[0].texts[0].get_text() == "no run yet"
-
-
-def test_covered_mass_figure(shown: list[Figure]) -> None:
-    shares = {"T = 1": [0.5, 0.9, 1.0], "T = 4": [0.2, 0.4, 0.6]}
-    plots_kd.covered_mass([1, 2, 4], shares, "Most of it", save=None)
-    lines = shown[0].axes[0].lines
-    assert [list(line.get_ydata()) for line in lines] == list(shares.values())
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()
-
-
-def test_fitted_targets_figure(shown: list[Figure]) -> None:
-    teacher = [0.5, 0.3, 0.2]
-    plots_kd.fitted_targets(teacher, {"full": teacher}, 1, "It fits")
-    axes = shown[0].axes[0]
-    assert axes.get_yscale() == "log"
-    assert [line.get_label() for line in axes.lines] == ["teacher", "full"]
-
-
-def test_loss_curves_figure(tmp_path: Path, shown: list[Figure]) -> None:
-    path = tmp_path / "curves.png"
-    curves = {"online": ([1, 2], [1.0, 0.5]), "cached": ([1, 2], [1.0, 0.4])}
-    plots_kd.loss_curves(curves, "They agree", save=path)
-    assert path.exists()
-    assert list(shown[0].axes[0].lines[1].get_ydata()) == [1.0, 0.4]
+    text = table(arms.read_groups(tmp_path / "missing"))
+    assert "\n" not in text and arms.COMMAND in text

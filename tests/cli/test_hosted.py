@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,15 @@ import nbformat
 import pytest
 
 from helpers.cli import environment, hosted
-from helpers.cli.hosted import NOTEBOOKS, pip_commands, prepare
+from helpers.cli.environment import REPOSITORY
+from helpers.cli.hosted import NOTEBOOKS, prepare
 
 NAME = "10_scaling_up.ipynb"
-SHOW = "print(json.dumps(calls))"
+PIP = """
+import json, os, sys
+with open(os.environ["CALLS"], "a") as file:
+    print(json.dumps(sys.argv[1:]), file=file)
+"""
 
 
 @pytest.fixture
@@ -87,18 +93,46 @@ def test_first_cell_fetches_and_installs_on_a_hosted_machine(tmp_path):
     ]
 
 
-def test_pip_commands_leave_the_server_alone():
-    pins = environment.read_pip_list(
-        environment.REPOSITORY / "environment.yml"
+@pytest.mark.parametrize(
+    ("needs", "goes"), [("2.5.1", True), ("PINNED", False), (None, False)]
+)
+def test_install_removes_a_torchvision_for_another_torch(
+    tmp_path, needs, goes
+):
+    """As on Colab: pip is stood in for, torchvision is preinstalled."""
+    pins = environment.read_pip_list(REPOSITORY / "environment.yml")
+    (torch,) = [pin for pin in pins if pin.startswith("torch==")]
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").write_text("")
+    (tmp_path / "pip" / "__main__.py").write_text(PIP)
+    if needs:
+        needs = torch if needs == "PINNED" else f"torch=={needs}"
+        folder = tmp_path / "torchvision-0.20.1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.20.1\n"
+            f"Requires-Dist: numpy\nRequires-Dist: {needs}\n"
+        )
+    code = "from helpers.cli import hosted; hosted.main(['--install'])"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            "CALLS": str(tmp_path / "calls"),
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)]),
+        },
+        check=True,
     )
-    first, second = pip_commands(pins, "python")
+    text = (tmp_path / "calls").read_text()
+    calls = [json.loads(line) for line in text.splitlines()]
+    assert (calls[0] == ["uninstall", "-q", "-y", "torchvision"]) is goes
+    first, second = calls[-2:]
     names = {item.split("==")[0] for item in first if "==" in item}
     assert {"torch", "transformers", "trl"} <= names
     assert not names & {"jupyterlab", "ipykernel", "pytest", "unsloth"}
-    assert "--no-deps" in second and "-e ." not in first
-    assert {i.split("==")[0] for i in second if "==" in i} == {
-        "unsloth",
-        "unsloth_zoo",
+    assert "--no-deps" in second and len(calls) == 2 + goes
+    assert {"unsloth", "unsloth_zoo"} == {
+        item.split("==")[0] for item in second if "==" in item
     }
 
 

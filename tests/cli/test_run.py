@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -12,19 +13,19 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from helpers import CourseError
 from helpers.cli import run as runner
-from helpers.cli.run import (
-    WIDGET,
-    clean_notebook,
-    clean_paths,
-    save_notebook,
-)
+from helpers.cli.run import WIDGET, clean_notebook, find_notebooks
 
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """An empty course; returns a function that adds a notebook to it."""
-    monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
+    clean = partial(clean_notebook, repository=tmp_path)
+    monkeypatch.setattr(runner, "clean_notebook", clean)
+    for name in ("PROFILE", "SEED", "RESULTS_DIR"):
+        old = os.environ.get(f"DISTILL_{name}", "")
+        monkeypatch.setenv(f"DISTILL_{name}", old)  # put back afterwards
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(runner, "RUNS", tmp_path / "data" / "runs")
     monkeypatch.setattr(runner, "PUBLISHED", tmp_path / "data" / "results")
@@ -35,7 +36,8 @@ def course(tmp_path, monkeypatch):
         # A kernel that exists nowhere: run must use this Python all the same.
         notebook.metadata["kernelspec"] = {"name": "gone", "display_name": "?"}
         path = tmp_path / "notebooks" / name
-        save_notebook(notebook, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
         return path
 
     return add
@@ -76,7 +78,7 @@ def test_run_stops_at_the_first_failing_cell_and_shows_it(course, capsys):
     assert runner.main(["--in-place"]) == 1
     text = capsys.readouterr().out
     assert "00_a.ipynb, cell 3 of 4 failed" in text
-    assert "    y = {}\n    y['absent']\n" in text
+    assert "y = {}\ny['absent']\n" in text
     assert "KeyError: 'absent'" in text and "\x1b[" not in text
     assert path.read_bytes() == before
     assert (runner.RUNS / "notebooks" / "00_a.html").exists()
@@ -130,16 +132,14 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
         course(name)
     course("solutions/03_c.ipynb")
     folder = runner.NOTEBOOKS
-    names = [path.name for path in runner.find_notebooks(folder, [])]
+    names = [path.name for path in find_notebooks(folder, [])]
     assert names == ["00_a.ipynb", "03_c.ipynb", "A1_z.ipynb"]
-    chosen = runner.find_notebooks(folder, ["A1", "00"])
+    chosen = find_notebooks(folder, ["A1", "00"])
     assert [path.name for path in chosen] == ["00_a.ipynb", "A1_z.ipynb"]
-
-
-def test_run_names_the_notebooks_when_a_prefix_matches_none(course, capsys):
-    course("00_a.ipynb")
-    assert runner.main(["--notebook", "09"]) == 2
-    assert "begins with '09'. There are: 00_a." in capsys.readouterr().err
+    with pytest.raises(CourseError, match="'09'.*00_a, 03_c, A1_z"):
+        find_notebooks(folder, ["09"])
+    with pytest.raises(CourseError, match="no notebooks"):
+        find_notebooks(folder / "solutions" / "absent", [])
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,7 @@ def test_run_names_the_notebooks_when_a_prefix_matches_none(course, capsys):
     [
         ("/home/me/course/data/x.json", "./data/x.json"),
         ("in /home/me/course, or", "in ., or"),
+        ("one\n/home/me/course/x\n", "one\n./x\n"),
         ("/home/me/course-old/x", "~/course-old/x"),
         ("/home/mela/x", "/home/mela/x"),
         ("https://host/home/me/course", "https://host/home/me/course"),
@@ -154,61 +155,54 @@ def test_run_names_the_notebooks_when_a_prefix_matches_none(course, capsys):
         ("/tmp/ipykernel_12/345.py:1: Warning", "<cell>:1: Warning"),
     ],
 )
-def test_clean_paths_shortens_private_folders(text, expected):
-    cleaned = clean_paths(
-        text, repository=Path("/home/me/course"), home=Path("/home/me")
+def test_clean_notebook_shortens_private_folders(text, expected):
+    cell = new_code_cell("x")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", text=text),
+        nbformat.v4.new_output("error", ename="E", traceback=[text]),
+    ]
+    cleaned = clean_notebook(
+        new_notebook(cells=[cell]),
+        repository=Path("/home/me/course"),
+        home=Path("/home/me"),
     )
-    assert cleaned == expected
+    stream, error = cleaned.cells[0].outputs
+    assert stream.text == expected and error.traceback == [expected]
 
 
 def test_clean_notebook_keeps_static_outputs_and_drops_noise():
-    cell = new_code_cell(
-        "x", metadata={"execution": {"t": "1"}, "tags": ["a"]}
-    )
+    metadata = {"execution": {"t": "1"}, "tags": ["a"]}
+    cell = new_code_cell("x", metadata=metadata)
     cell.outputs = [
         nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}}),
         nbformat.v4.new_output("display_data", {"image/png": "AAAA"}),
-        nbformat.v4.new_output("stream", text="/home/me/course/a\n"),
-        nbformat.v4.new_output(
-            "error", ename="E", evalue="e", traceback=["at /home/me/course/b"]
-        ),
     ]
     notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "k": 1})
-    clean_notebook(
-        notebook, repository=Path("/home/me/course"), home=Path("/home/me")
-    )
-    _, text, error = cell.outputs
-    assert notebook.metadata == {"k": 1} and cell.metadata == {"tags": ["a"]}
-    assert cell.outputs[0].data == {"image/png": "AAAA"}
-    assert text.text == "./a\n" and error.traceback == ["at ./b"]
-
-
-def test_save_notebook_leaves_the_old_file_when_the_disk_is_full(
-    tmp_path, monkeypatch
-):
-    path = tmp_path / "a.ipynb"
-    path.write_text("old")
-
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="cannot write a.ipynb"):
-        save_notebook(new_notebook(), path)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.ipynb"]
+    cleaned = clean_notebook(notebook)
+    (output,) = cleaned.cells[0].outputs
+    assert cleaned.metadata == {"k": 1}
+    assert cleaned.cells[0].metadata == {"tags": ["a"]}
+    assert output.data == {"image/png": "AAAA"}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-def test_run_interrupted_stops_the_kernel_without_a_traceback(course):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_run_interrupted_stops_the_kernel_without_a_traceback(
+    course, number, status
+):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
     code = (
-        "import sys, pathlib; from helpers.cli import run as runner;"
+        "import signal, sys, pathlib; from helpers.cli import run as runner;"
         "from helpers import __main__ as entry;"
         "from helpers.cli import environment;"
         "environment.ensure = lambda: sys.executable;"
         f"runner.NOTEBOOKS = pathlib.Path({str(runner.NOTEBOOKS)!r});"
         f"runner.RUNS = pathlib.Path({str(runner.RUNS)!r});"
+        "stop = lambda *_: sys.exit(entry.TERMINATED);"
+        "signal.signal(signal.SIGTERM, stop);"
         "sys.exit(entry.main(['run']))"
     )
     child = subprocess.Popen(
@@ -218,8 +212,7 @@ def test_run_interrupted_stops_the_kernel_without_a_traceback(course):
         assert child.poll() is None
         time.sleep(0.1)
     (kernel,) = psutil.Process(child.pid).children()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, text = child.communicate(timeout=20)
-    assert child.returncode == 130
-    assert "Interrupted." in text and "Traceback" not in text
+    assert child.returncode == status and "Traceback" not in text
     assert not kernel.is_running()

@@ -1,0 +1,167 @@
+"""The doctor: every FAIL has a cure, and only a FAIL fails."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from helpers.cli import doctor, environment
+from helpers.cli.doctor import Check, fit_checks, model_checks, probe
+from helpers.profiles import HUB, PROFILES
+
+FULL, LAPTOP = PROFILES["full"], PROFILES["laptop"]
+
+
+def statuses(checks) -> list[str]:
+    return [check.status for check in checks]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [(["OK", "INFO"], 0), (["OK", "FAIL", "OK"], 1)]
+)
+def test_doctor_fails_only_on_a_fail(monkeypatch, capsys, found, expected):
+    checks = [Check(status, "x", "y", "do z") for status in found]
+    monkeypatch.setattr(doctor, "all_checks", lambda profile: checks)
+    assert doctor.main([]) == expected
+    text = capsys.readouterr().out
+    assert text.count("Cure: do z.") == found.count("FAIL")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """An environment that is ready, without a GPU, and quick probes."""
+    monkeypatch.setattr(environment, "find", lambda: "python")
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(
+        doctor, "probe", lambda name, *_: Check("FAIL", name, "no triton")
+    )
+
+
+def test_doctor_says_why_unsloth_is_not_used(here):
+    *_, check = doctor.all_checks("mini")
+    assert check.status == "INFO" and "not used: no triton" in check.text
+
+
+def test_doctor_wants_a_gpu_for_the_full_profile_alone(here):
+    for name, status in (("mini", "INFO"), ("full", "FAIL")):
+        (gpu,) = [c for c in doctor.all_checks(name) if c.name == "GPU"]
+        assert gpu.status == status
+
+
+def test_doctor_names_a_setting_that_is_wrong(here, monkeypatch):
+    monkeypatch.setenv("DISTILL_RANK", "abc")
+    *_, check = doctor.all_checks("mini")
+    assert check.status == "FAIL" and "DISTILL_RANK" in check.text
+
+
+def test_doctor_names_a_package_that_is_not_at_its_pin(here, monkeypatch):
+    monkeypatch.setattr(environment, "unmet_pins", lambda: ["pytest==0.1"])
+    checks = [c for c in doctor.all_checks("mini") if c.name == "package"]
+    assert statuses(checks) == ["FAIL"]
+    assert "pip install --no-deps pytest==0.1" in checks[0].cure
+
+
+def test_machine_checks_ask_what_the_profile_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "RUNS", tmp_path / "runs")
+    assert set(statuses(doctor.machine_checks(1, 0))) == {"OK"}
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert statuses(doctor.machine_checks(10**6, 10**9))[:2] == ["FAIL"] * 2
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(doctor, "RUNS", tmp_path / "file")
+    *_, writing = doctor.machine_checks(1, 0)
+    assert writing.status == "FAIL" and writing.cure
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "text"),
+    [
+        ("print('one'); print('NVIDIA L4')", "OK", "NVIDIA L4"),
+        ("raise ImportError('libcudart.so')", "FAIL", "libcudart.so"),
+        ("raise SystemExit(3)", "FAIL", "exit status 3"),
+    ],
+)
+def test_probe_gives_the_last_line(code, status, text):
+    check = probe("x", code)
+    assert check.status == status and text in check.text
+
+
+@pytest.mark.slow
+def test_probe_of_four_bits_works_here():
+    check = probe("4-bit", doctor.FOUR_BIT)
+    assert check.status == "OK", check.text
+
+
+def test_fit_checks_full_profile_fits_24_gb_by_the_plan():
+    """The mission: one 24 GB card instead of 48."""
+    assert statuses(fit_checks(FULL, 24.0)) == ["OK"] * 4
+    assert statuses(fit_checks(LAPTOP, 8.0)) == ["OK"] * 4
+    assert statuses(fit_checks(FULL, None)) == ["INFO"] * 4
+
+
+def test_fit_checks_name_the_setting_that_is_too_large():
+    large = replace(FULL, batch_size=64)
+    checks = list(fit_checks(large, 24.0))
+    assert statuses(checks) == ["OK", "FAIL", "OK", "OK"]
+    assert "DISTILL_BATCH_SIZE below 64" in checks[1].cure
+    assert "FAIL" in statuses(fit_checks(FULL, 8.0))
+
+
+def test_fit_checks_unknown_model_spoils_its_own_line_only(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    checks = list(fit_checks(replace(FULL, teacher=str(tmp_path)), 24.0))
+    assert statuses(checks) == ["INFO", "OK", "OK", "OK"]
+    assert "mamba" in checks[0].text
+
+
+def test_model_checks_want_whole_weights_for_mini(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "MODELS", tmp_path)
+    mini = PROFILES["mini"]
+    for field, size in (("teacher", 200_000), ("student", 130)):
+        folder = tmp_path / field
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"x" * size)
+        mini = replace(mini, **{field: str(folder)})
+    mini = replace(mini, kd_teacher=mini.teacher, kd_student=mini.student)
+    checks = list(model_checks(mini))  # a stub of 130 bytes is none
+    assert statuses(checks) == ["OK", "FAIL"] and "git checkout" in str(
+        checks[1]
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The hub's cache with every model of `laptop`, as it keeps them."""
+    import huggingface_hub.constants
+    import huggingface_hub.file_download
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for module in (huggingface_hub.constants, huggingface_hub.file_download):
+        if hasattr(module, "HF_HUB_CACHE"):
+            monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
+    for name in {LAPTOP.teacher, LAPTOP.student, LAPTOP.kd_teacher}:
+        folder = tmp_path / f"models--{name.replace('/', '--')}"
+        snapshot = folder / "snapshots" / HUB[name].revision
+        snapshot.mkdir(parents=True)
+        files = ["model.safetensors"]
+        if name == LAPTOP.kd_teacher:
+            files = [f"model-{n}-of-2.safetensors" for n in (1, 2)]
+            index = json.dumps({"weight_map": {f: f for f in files}})
+            (snapshot / "model.safetensors.index.json").write_text(index)
+        for file in (*files, "config.json", "tokenizer_config.json"):
+            (snapshot / file).write_text("x")
+    return tmp_path
+
+
+def test_model_checks_say_what_is_to_be_downloaded(cache, monkeypatch):
+    assert statuses(model_checks(LAPTOP)) == ["OK"] * 3
+    (shard,) = cache.rglob("model-1-of-2.safetensors")
+    shard.unlink()  # the download was stopped
+    assert statuses(model_checks(LAPTOP)) == ["OK", "OK", "INFO"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    *_, check = model_checks(LAPTOP)
+    assert check.status == "FAIL" and LAPTOP.kd_teacher in check.text
+    local = replace(LAPTOP, kd_teacher=str(cache))
+    assert statuses(model_checks(local)) == ["OK"] * 3
+    shutil.rmtree(cache)
+    assert statuses(model_checks(LAPTOP)) == ["FAIL"] * 3

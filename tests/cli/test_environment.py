@@ -1,0 +1,243 @@
+"""The environment: read, made, re-used, updated and made again."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.cli import environment
+from helpers.cli.environment import SetupError, read_pip_list
+
+YAML = Path(__file__).resolve().parents[2] / "environment.yml"
+
+
+def yaml_pip_list(path: Path) -> list[str]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    (pip,) = [d for d in content["dependencies"] if isinstance(d, dict)]
+    return [line for line in pip["pip"] if line != "-e ."]
+
+
+def test_read_pip_list_agrees_with_pyyaml():
+    assert read_pip_list(YAML) == yaml_pip_list(YAML)
+
+
+def test_read_pip_list_copes_with_comments_quotes_and_what_follows(tmp_path):
+    path = tmp_path / "environment.yml"
+    path.write_text(
+        textwrap.dedent("""\
+            dependencies:
+              - python=3.11
+              - pip:  # the pins
+                  - "torch==1.0"   # quoted
+
+                  # a comment of its own
+                  - 'git+https://host/x#egg=x'
+                  - -e .
+              - after=1
+            """)
+    )
+    pins = read_pip_list(path)
+    assert pins == ["torch==1.0", "git+https://host/x#egg=x"]
+    assert pins == yaml_pip_list(path)
+
+
+@pytest.mark.parametrize("text", ["name: x\n", "- pip:\n    nonsense\n", None])
+def test_read_pip_list_refuses_what_it_cannot_read(tmp_path, text):
+    path = tmp_path / "environment.yml"
+    if text:
+        path.write_text(text)
+    with pytest.raises(SetupError, match="environment.yml"):
+        read_pip_list(path)
+
+
+def test_environment_pins_every_package_exactly_and_ends_with_itself():
+    pins = read_pip_list(YAML)
+    assert YAML.read_text("utf-8").rstrip().endswith("\n      - -e .")
+    assert len(pins) == len({pin.split("==")[0].lower() for pin in pins})
+    for pin in pins:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", pin), pin
+
+
+def test_environment_pins_are_what_is_installed():
+    assert environment.unmet_pins() == []
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 15), (2, 7)])
+def test_check_python_refuses_versions_without_the_pins(version):
+    with pytest.raises(SetupError, match=f"{version[0]}.{version[1]}"):
+        environment.check_python(version)
+    for minor in range(11, 15):
+        environment.check_python((3, minor))
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course whose installers are written down, and fail when told to."""
+    (tmp_path / "environment.yml").write_text(
+        "dependencies:\n  - pip:\n      - torch==1.0\n"
+        "      - unsloth==2\n      - -e .\n"
+    )
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    venv = tmp_path / ".venv"
+    monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(environment, "VENV", venv)
+    monkeypatch.setattr(environment, "STAMP", venv / "distill-stamp")
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(environment, "unmet_pins", lambda: ["torch==1.0"])
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    real = environment.run
+
+    def run(command: list[str]) -> bool:
+        if "venv" in command:
+            run.calls.append("venv")
+            return real([*command, "--without-pip"])
+        run.calls.append(" ".join(command[2:]))
+        for word in run.failing:
+            if word in run.calls[-1]:
+                if run.failing[word]:
+                    raise run.failing[word]
+                return False
+        return True
+
+    run.calls, run.failing = [], {}
+    monkeypatch.setattr(environment, "run", run)
+    return run
+
+
+def test_ensure_uses_a_python_that_has_every_pin(course, monkeypatch):
+    monkeypatch.setattr(environment, "unmet_pins", lambda: [])
+    monkeypatch.setattr(environment, "installed_editable", lambda: True)
+    assert environment.ensure() == sys.executable and course.calls == []
+
+
+def test_ensure_makes_the_environment_once(course):
+    python = environment.ensure()
+    assert Path(python) == environment.venv_python()
+    made, uv, pins, alone = course.calls
+    assert made == "venv" and uv.endswith("install -q uv")
+    assert pins.endswith("torch==1.0") and "--compile-bytecode" in pins
+    assert "--no-deps unsloth==2 " in alone and " -e " in alone
+    assert environment.ensure() == python and len(course.calls) == 4
+
+
+def test_ensure_gives_unsloth_everything_with_a_gpu(course, monkeypatch):
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: True)
+    environment.ensure()
+    assert course.calls[2].endswith("torch==1.0 unsloth==2")
+    assert "--no-deps" not in course.calls[2]
+
+
+def test_ensure_falls_back_to_pip_when_uv_fails(course):
+    course.failing = {"uv pip": None}
+    environment.ensure()
+    assert course.calls[3] == "pip install torch==1.0"
+
+
+def test_ensure_uses_a_folder_of_wheels_only_if_it_exists(
+    course, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    environment.ensure()
+    assert f"--find-links {tmp_path} torch==1.0" in course.calls[2]
+
+
+@pytest.mark.parametrize("name", ["environment.yml", "pyproject.toml"])
+def test_ensure_updates_when_a_file_has_changed(course, name):
+    environment.ensure()
+    with open(environment.REPOSITORY / name, "a") as file:
+        file.write("# changed\n")
+    assert environment.find() is None
+    course.calls.clear()
+    environment.ensure()
+    assert "venv" not in course.calls and environment.find() is not None
+
+
+def test_ensure_makes_anew_what_a_killed_set_up_left(course):
+    course.failing = {"--no-deps": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        environment.ensure()
+    assert environment.find() is None
+    course.failing = {}
+    environment.ensure()
+    assert course.calls.count("venv") == 2
+
+
+def test_ensure_distrusts_a_killed_update(course):
+    environment.ensure()
+    path = environment.REPOSITORY / "environment.yml"
+    text = path.read_text()
+    path.write_text(text + "# changed\n")
+    course.failing = {"override.txt --no-deps": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        environment.ensure()
+    path.write_text(text)  # the old one again
+    assert environment.find() is None
+
+
+@pytest.mark.parametrize("typo", ["torch=1", "torch==1.O"])
+def test_ensure_keeps_the_environment_when_environment_yml_has_a_typo(
+    course, typo
+):
+    python = environment.ensure()
+    path = environment.REPOSITORY / "environment.yml"
+    text = path.read_text()
+    path.write_text(text.replace("torch==1.0", typo))
+    course.failing = {typo: None}  # no index has it, or there is none
+    with pytest.raises(SetupError):
+        environment.ensure()
+    path.write_text(text)
+    assert environment.find() == python
+
+
+def test_ensure_keeps_the_environment_when_a_line_cannot_be_read(course):
+    python = environment.ensure()
+    path = environment.REPOSITORY / "environment.yml"
+    text = path.read_text()
+    path.write_text(text.replace("- torch", "torch"))
+    with pytest.raises(SetupError):
+        environment.ensure()
+    path.write_text(text)
+    assert environment.find() == python
+
+
+def test_ensure_starts_afresh_when_its_python_cannot_run(course):
+    environment.ensure()
+    environment.venv_python().unlink()
+    assert environment.find() is None
+    environment.ensure()
+    assert course.calls.count("venv") == 2
+
+
+def test_ensure_says_so_when_nothing_can_be_installed(course):
+    course.failing = {"install": None}
+    with pytest.raises(SetupError, match="Check the network"):
+        environment.ensure()
+    assert environment.find() is None
+
+
+def test_find_does_not_trust_a_folder_that_was_moved(course, monkeypatch):
+    environment.ensure()
+    elsewhere = environment.REPOSITORY / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("environment.yml", "pyproject.toml"):
+        copy = (environment.REPOSITORY / name).read_bytes()
+        (elsewhere / name).write_bytes(copy)
+    assert environment.find() is not None
+    monkeypatch.setattr(environment, "REPOSITORY", elsewhere)
+    assert environment.find() is None
+
+
+def test_has_nvidia_gpu_asks_nvidia_smi(monkeypatch):
+    for status, text, expected in (
+        (0, b"GPU 0: NVIDIA H100", True),
+        (0, b"", False),
+        (9, b"no driver", False),
+    ):
+        done = subprocess.CompletedProcess([], status, text)
+        run = lambda *_, done=done, **__: done  # noqa: E731
+        monkeypatch.setattr(environment.subprocess, "run", run)
+        assert environment.has_nvidia_gpu() is expected

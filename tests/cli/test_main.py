@@ -1,0 +1,254 @@
+"""The commands: what starts where, and how they end."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import helpers
+from helpers import CourseError
+from helpers import __main__ as entry
+from helpers.cli.commands import COMMANDS, Command, command_parser
+from helpers.profiles import write_atomic
+
+ROOT = Path(__file__).resolve().parents[2]
+BARE = Path(getattr(sys, "_base_executable", sys.executable))
+# Modules that a Python too old for the pins has not: the start says so.
+OLD = """
+import sys
+sys.modules["tomllib"] = None
+from helpers.cli import environment
+environment.OLDEST = (3, 98)
+from helpers.__main__ import main
+sys.exit(main(["doctor"]))
+"""
+FOREIGN = """
+import sys
+import helpers.__main__, helpers.cli.doctor, helpers.cli.hosted
+known = set(sys.stdlib_module_names) | {"helpers", "__main__"}
+print(sorted({name.split(".")[0] for name in sys.modules} - known))
+"""
+
+
+@pytest.fixture(scope="module")
+def bare_course(tmp_path_factory):
+    """A copy of the course that has no environment yet."""
+    folder = tmp_path_factory.mktemp("course")
+    hidden = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=hidden)
+    for name in ("environment.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "data").mkdir()
+    for path in (ROOT / "data").glob("*.toml"):
+        shutil.copy(path, folder / "data")
+    return folder
+
+
+def bare_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Python without any installed package (-S)."""
+    return subprocess.run(
+        [str(BARE), "-S", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_main_imports_the_standard_library_alone(bare_course):
+    done = bare_run(bare_course, "-c", FOREIGN)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_main_on_an_old_python_says_which_ones_will_do(bare_course):
+    done = bare_run(bare_course, "-c", OLD)
+    assert done.returncode == 2
+    assert "3.11 to 3.14" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_main_alone_lists_every_command_on_a_bare_python(bare_course):
+    done = bare_run(bare_course, "-m", "helpers")
+    assert done.returncode == 0
+    for name, command in COMMANDS.items():
+        assert f"python3 -m helpers {name}" in done.stdout
+        assert command.summary in done.stdout
+
+
+def test_help_and_doctor_on_a_bare_python_make_no_environment(bare_course):
+    done = bare_run(bare_course, "-m", "helpers", "sft", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--profile" in done.stdout and "--seed" in done.stdout
+    done = bare_run(bare_course, "-m", "helpers", "doctor")
+    assert done.returncode == 1, done.stderr
+    failed = [s for s in done.stdout.splitlines() if s.startswith("FAIL")]
+    assert "`python3 -m helpers run`" in failed[-1]
+    assert not (bare_course / ".venv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_shows_the_common_options(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"helpers.{COMMANDS[name].module}").main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--profile", "--seed", "--debug", "--help"):
+        assert option in text
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A command `x` that runs here and does what the test puts in it."""
+    monkeypatch.setitem(COMMANDS, "x", Command("x", "a test"))
+    monkeypatch.setattr(entry.environment, "ensure", lambda: sys.executable)
+    for name in ("DISTILL_PROFILE", "DISTILL_SEED", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # put back after
+
+    def install(function):
+        module = SimpleNamespace(main=function)
+        monkeypatch.setitem(sys.modules, "helpers.x", module)
+
+    return install
+
+
+def test_main_returns_the_status_of_the_command(command):
+    command(lambda options: 3 if options == ["--fast"] else 4)
+    assert entry.main(["x", "--fast"]) == 3
+
+
+def test_main_suggests_the_command_that_was_meant(capsys):
+    assert entry.main(["tset"]) == 2
+    assert "Did you mean `test`?" in capsys.readouterr().err
+
+
+def test_main_sets_profile_and_seed_before_the_command_starts(command):
+    def look(options):
+        assert os.environ["DISTILL_PROFILE"] == "laptop"
+        assert os.environ["DISTILL_SEED"] == "11"
+        return 5
+
+    command(look)
+    assert entry.main(["x", "--profile", "laptop", "--seed=11"]) == 5
+
+
+def refuse(options):
+    raise CourseError("DISTILL_RANK=-1: give at least 1.")
+
+
+def no_file(options):
+    Path("no-such-folder/file").read_text()
+
+
+def no_file_here(options):
+    with tempfile.TemporaryDirectory() as folder:
+        write_atomic(Path(folder), "text")  # there is a folder of that name
+
+
+@pytest.mark.parametrize(
+    ("function", "part"),
+    [
+        (refuse, "DISTILL_RANK=-1: give at least 1."),
+        (no_file, "No such file or directory: no-such-folder"),
+        (no_file_here, "cannot write "),
+    ],
+)
+def test_main_shows_a_deliberate_error_as_its_sentence(
+    command, capsys, function, part
+):
+    command(function)
+    assert entry.main(["x"]) == 2
+    shown = capsys.readouterr()
+    assert part in shown.err and shown.err.count("\n") == 1
+    assert "Traceback" not in shown.err and shown.out == ""
+    assert entry.main(["x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_main_leaves_a_fault_of_our_own_its_traceback(command):
+    command(lambda options: {}["absent"])
+    with pytest.raises(KeyError):
+        entry.main(["x"])
+
+
+def test_main_ends_with_130_when_interrupted(command, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    command(interrupted)
+    assert entry.main(["x"]) == 130
+    assert "Interrupted." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell of a POSIX system")
+def test_main_is_quiet_when_the_reader_has_gone():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    os.close(write)
+    assert done.stderr == ""
+
+
+def test_hand_over_passes_arguments_and_status():
+    code = (
+        "import sys; from helpers import __main__ as entry;"
+        "sys.exit(entry._hand_over(sys.executable, ['no-such-command']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "There is no command `no-such-command`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "variable"),
+    [
+        ("--profile=huge", "DISTILL_PROFILE=huge"),
+        ("--seed=-1", "DISTILL_SEED=-1"),
+        ("--seed=4294967296", "DISTILL_SEED=x"),
+    ],
+)
+def test_command_parser_refuses_what_is_out_of_range(
+    monkeypatch, capsys, option, variable
+):
+    for name in ("DISTILL_PROFILE", "DISTILL_SEED"):
+        monkeypatch.delenv(name, raising=False)
+    parser = command_parser("run", "")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([option])
+    assert ended.value.code == 2
+    monkeypatch.setenv(*variable.split("="))
+    with pytest.raises(SystemExit):
+        command_parser("run", "").parse_args([])
+    assert option[:6] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_select_profile_turns_the_hub_off_for_mini_alone(monkeypatch):
+    for name in ("DISTILL_PROFILE", "HF_HUB_OFFLINE", "DISTILL_SET_OFFLINE"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch puts it back
+        monkeypatch.delenv(name)
+    helpers.select_profile("mini")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    helpers.select_profile("laptop")
+    assert "HF_HUB_OFFLINE" not in os.environ
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the user's own wish
+    helpers.select_profile("full")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_import_sets_the_switches_that_torch_reads():
+    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
+        assert name in os.environ

@@ -1,0 +1,82 @@
+"""`python3 -m helpers results`: it never takes a table away."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from helpers import CourseError
+from helpers.cli import results as command
+from helpers.results import Result, table_markdown, write_result
+
+RESULT = Result(
+    "teacher", "mini", 7, 4, 3, 1.0, None, "python3 -m helpers evaluate"
+)
+README = (
+    "# Course\n<!-- results:start -->\nold\n<!-- results:end -->\n"
+    "x\n<!-- kd:start -->\nold\n<!-- kd:end -->\ny\n"
+)
+
+
+@pytest.fixture
+def readme(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_RESULTS_DIR", str(tmp_path / "results"))
+    path = tmp_path / "README.md"
+    monkeypatch.setattr(command, "README", path)
+    path.write_text(README, "utf-8")
+    return path
+
+
+def test_readme_gets_both_tables_and_nothing_else_changes(readme, capsys):
+    write_result(RESULT)
+    write_result(replace(RESULT, arm="sft_gold", profile="full"))
+    folder = readme.parent / "results" / "kd" / "budget_0250"
+    write_result(replace(RESULT, arm="logit_online"), folder)
+    assert command.main(["--profile", "mini", "--readme"]) == 0
+    printed = capsys.readouterr().out
+    assert "README.md updated." in printed and "sft_gold" not in printed
+    text = readme.read_text("utf-8")
+    assert f"start -->\n\n{table_markdown()}\n\n<!--" in text
+    assert "sft_gold" in text and "| 250 | logits, online | 1 |" in text
+    assert text.endswith("\n\n<!-- kd:end -->\ny\n") and "\nx\n<!--" in text
+    command.main(["--readme"])
+    assert "README.md was up to date." in capsys.readouterr().out
+
+
+def test_readme_keeps_its_tables_where_there_are_no_results(readme):
+    """A misspelled DISTILL_RESULTS_DIR wiped both, before."""
+    with pytest.raises(CourseError, match="DISTILL_RESULTS_DIR"):
+        command.main(["--readme"])
+    assert readme.read_text("utf-8") == README
+    write_result(RESULT)  # but none of notebook 05
+    command.main(["--readme"])
+    assert README.partition("x\n")[2] in readme.read_text("utf-8")
+
+
+def test_readme_without_markers_stays(readme):
+    write_result(RESULT)
+    text = README.replace("results:end", "end")
+    readme.write_text(text, "utf-8")
+    with pytest.raises(CourseError, match="<!-- results:start -->"):
+        command.main(["--readme"])
+    assert readme.read_text("utf-8") == text
+
+
+def test_readme_picture_wants_teacher_and_both_students(readme):
+    picture = readme.parent / "results" / "overview.png"
+    write_result(RESULT)
+    command.main(["--readme"])
+    assert not picture.exists()
+    for arm, correct in (("student_before", 1), ("student_after", 2)):
+        write_result(replace(RESULT, arm=arm, correct=correct))
+    command.main(["--readme"])
+    assert picture.exists()
+
+
+def test_a_broken_file_is_named(readme):
+    path = write_result(RESULT)
+    path.write_text(json.dumps({"arm": "teacher"}), "utf-8")
+    with pytest.raises(CourseError, match=path.name):
+        command.main([])
