@@ -20,10 +20,6 @@ THINK_TAGS = ("<think>", "</think>")
 Messages = list[dict[str, str]]
 
 
-class ChatError(CourseError):
-    """A conversation that cannot be turned into a valid prompt."""
-
-
 def student_messages(question: str, answer: str | None = None) -> Messages:
     """The conversation a student is trained on, or asked to continue."""
     messages = [{"role": "user", "content": f"Question: {question}"}]
@@ -61,25 +57,26 @@ def disarm(text: str, tokenizer: Any, *, keep: tuple[str, ...] = ()) -> str:
     user's turn and put words into the model's mouth.
     """
     pattern = control_pattern(tokenizer, len(tokenizer), keep)
-    return pattern.sub(lambda found: f"< {found[0][1:]}", text)
+    return pattern.sub(lambda token: f"< {token[0][1:]}", text)
 
 
-def own_tags(message: dict[str, str]) -> tuple[str, ...]:
-    """What a message may contain as it is: a model's thought, its tags."""
-    return THINK_TAGS if message["role"] == "assistant" else ()
+def disarmed(message: dict[str, str], tokenizer: Any) -> dict[str, str]:
+    """The message with safe content; a model's own thought keeps its tags."""
+    keep = THINK_TAGS if message["role"] == "assistant" else ()
+    return {
+        **message,
+        "content": disarm(message["content"], tokenizer, keep=keep),
+    }
 
 
 def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
     """The template's text, control tokens inside the messages disarmed."""
     if not tokenizer.chat_template:
-        raise ChatError(
+        raise CourseError(
             f"{tokenizer.name_or_path}: the tokenizer has no chat template. "
             "Use the instruction-tuned model (-it), or pass chat_template."
         )
-    safe = [
-        {**m, "content": disarm(m["content"], tokenizer, keep=own_tags(m))}
-        for m in messages
-    ]
+    safe = [disarmed(message, tokenizer) for message in messages]
     return tokenizer.apply_chat_template(
         safe, tokenize=False, add_generation_prompt=generate
     )
@@ -93,7 +90,7 @@ def encode_text(text: str, tokenizer: Any) -> list[int]:
 def prompt_ids(messages: Messages, tokenizer: Any) -> list[int]:
     """Ids of a conversation up to the point where the model speaks.
 
-    Raises ChatError when the prompt does not hold exactly one BOS (none for
+    Raises CourseError when the prompt does not hold exactly one BOS (none for
     tokenizers that have none).
     """
     ids = encode_text(render(messages, tokenizer, generate=True), tokenizer)
@@ -107,7 +104,7 @@ def check_single_bos(ids: list[int], tokenizer: Any) -> None:
     if bos is None:
         return
     if ids[:1] != [bos] or ids.count(bos) != 1:
-        raise ChatError(
+        raise CourseError(
             f"the prompt holds {ids.count(bos)} BOS tokens, expected one in "
             "front. Tokenize template text with add_special_tokens=False."
         )
@@ -128,14 +125,12 @@ def encode_example(
     The answer and the end-of-turn token are trained on, the prompt is not.
     Returns None for a row longer than `max_length` tokens: it is for the
     caller to report it; a cut row would teach the model to stop mid-thought.
-    Raises ChatError when there is no answer to train on.
+    Raises CourseError when there is no answer to train on.
     """
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise ChatError("the last message must be a non-empty answer")
+        raise CourseError("the last message must be a non-empty answer")
     prompt = render(messages[:-1], tokenizer, generate=True)
-    answer = disarm(
-        messages[-1]["content"], tokenizer, keep=own_tags(messages[-1])
-    )
+    answer = disarmed(messages[-1], tokenizer)["content"]
     if prompt.endswith(THINK_OPEN):  # the template has opened the thought
         answer = answer.removeprefix(THINK_OPEN)
     head = prompt_ids(messages[:-1], tokenizer)
@@ -151,7 +146,7 @@ def trained_share(rows: list[dict[str, list[int]]]) -> float:
     trained = sum(label != -100 for row in rows for label in row["labels"])
     share = trained / total if total else 0.0
     if not 0 < share < 1:
-        raise ChatError(
+        raise CourseError(
             f"{share:.0%} of the tokens are trained on; expected a share "
             "between 0 and 1. Check where the labels are masked."
         )

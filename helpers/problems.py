@@ -15,16 +15,6 @@ from typing import Any
 from helpers import CourseError
 from helpers.answers import gold_answer
 from helpers.profiles import DATA, read_lines, revision_of
-from helpers.rebuild.generator import generate_problems, make_problem
-
-__all__ = [
-    "ProblemFileError",
-    "check_disjoint",
-    "generate_problems",
-    "load_problems",
-    "make_problem",
-    "showcase",
-]
 
 PROBLEMS = DATA / "problems"
 SPLITS = ("train", "validation", "test", "held_out")
@@ -52,16 +42,23 @@ def load_problems(
         raise ProblemFileError(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}"
         )
-    if str(source) == "mini":
-        source = PROBLEMS
-    path = Path(source)
-    if path.suffix == ".jsonl":
-        problems = cut_file(path, split)
-    elif path.is_dir():
+    path = PROBLEMS if str(source) == "mini" else Path(source)
+    if path.is_dir() and path.suffix != ".jsonl":
         problems = read_folder(path, split)
+    elif split == "held_out":
+        raise no_held_out(path.name)
+    elif path.suffix == ".jsonl":
+        problems = cut_file(path, split)
     else:
         problems = read_hub(str(source), split)
     return problems[:limit]
+
+
+def no_held_out(name: str) -> ProblemFileError:
+    """Templates that no model has met: only the mini lab keeps some back."""
+    return ProblemFileError(
+        f"{name} has no held-out templates; that split is the mini lab's"
+    )
 
 
 def read_folder(folder: Path, split: str) -> list[Problem]:
@@ -75,13 +72,10 @@ def read_folder(folder: Path, split: str) -> list[Problem]:
     if split in ("train", "validation") and train.exists():
         return cut_validation(read_problems(train), split)
     if split == "held_out" and train.exists():
-        raise ProblemFileError(
-            f"{folder.name} has no held-out templates; that split is the "
-            "mini lab's"
-        )
-    found = sorted(f.name for f in folder.glob("*.jsonl")) or "no .jsonl file"
+        raise no_held_out(folder.name)
+    files = sorted(f.name for f in folder.glob("*.jsonl")) or "no .jsonl file"
     raise ProblemFileError(
-        f"{folder.name}/{file.name} does not exist (found: {found}). Name a "
+        f"{folder.name}/{file.name} does not exist (found: {files}). Name a "
         "folder that holds train.jsonl and test.jsonl, or one .jsonl file."
     )
 
@@ -89,11 +83,6 @@ def read_folder(folder: Path, split: str) -> list[Problem]:
 def cut_file(file: Path, split: str) -> list[Problem]:
     """One file as three splits: its last fifth is test."""
     rows = read_problems(file)
-    if split == "held_out":
-        raise ProblemFileError(
-            f"{file.name} has no held-out templates; that split is the mini "
-            "lab's"
-        )
     if len(rows) < SMALLEST_FILE:
         raise ProblemFileError(
             f"{file.name} holds {len(rows)} problems; to be cut into train, "
@@ -126,21 +115,20 @@ def read_problems(path: Path) -> list[Problem]:
             "UTF-8 text file that you may read."
         ) from error
     problems: list[Problem] = []
-    seen: dict[str, int] = {}
+    lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
         problem = check_problem(line, where)
-        problem.setdefault("id", f"{path.stem}-{len(problems):05d}")
-        problem["id"] = str(problem["id"])
-        first = seen.setdefault(problem["id"], number)
-        if first != number:
+        name = str(problem.get("id", f"{path.stem}-{len(problems):05d}"))
+        if name in lines_of:
             raise ProblemFileError(
-                f"{where}: the id {problem['id']!r} stands on line {first} "
+                f"{where}: the id {name!r} stands on line {lines_of[name]} "
                 "already. Give every problem its own id, or none at all."
             )
-        problems.append(problem)
+        lines_of[name] = number
+        problems.append({**problem, "id": name})
     if not problems:
         raise ProblemFileError(
             f"{path.name} holds no problem. Each line should be "
@@ -181,14 +169,10 @@ def read_hub(name: str, split: str) -> list[Problem]:
     """GSM8K-shaped data from the Hugging Face hub."""
     from datasets import load_dataset
 
-    wanted = "test" if split == "test" else "train"
-    if split == "held_out":
-        raise ProblemFileError(
-            f"{name} has no held-out templates; that split is the mini lab's"
-        )
+    part = "test" if split == "test" else "train"
     try:
         rows = load_dataset(
-            name, "main", split=wanted, revision=revision_of(name)
+            name, "main", split=part, revision=revision_of(name)
         )
     except Exception as error:  # the hub raises many kinds
         raise ProblemFileError(
@@ -197,14 +181,14 @@ def read_hub(name: str, split: str) -> list[Problem]:
             "your connection, or set DISTILL_PROBLEMS to a local folder."
         ) from error
     problems = [
-        {"id": f"{wanted}-{number:05d}", **row}
+        {"id": f"{part}-{number:05d}", **row}
         for number, row in enumerate(rows)
     ]
     return problems if split == "test" else cut_validation(problems, split)
 
 
 def check_disjoint(splits: dict[str, Iterable[Problem]]) -> dict[str, int]:
-    """Sizes of the splits; raises ValueError when a question is in two."""
+    """Sizes of the splits; raises CourseError when a question is in two."""
     owner: dict[str, str] = {}
     sizes = {}
     for name, problems in splits.items():
@@ -212,7 +196,7 @@ def check_disjoint(splits: dict[str, Iterable[Problem]]) -> dict[str, int]:
         for question in questions:
             other = owner.setdefault(question, name)
             if other != name:
-                raise ValueError(
+                raise CourseError(
                     f"a question is in {other} and in {name}: {question!r}. "
                     "Remove it from one, or the score means nothing."
                 )

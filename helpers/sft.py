@@ -45,7 +45,7 @@ def encode_traces(
     """Rows of `input_ids` and `labels`, and how many were too long.
 
     A row longer than `max_length` is dropped, never cut. Raises RunError
-    when nothing is left, ChatError when no token or every token is trained.
+    when nothing is left, CourseError when no token or every token is trained.
     """
     from datasets import Dataset
 

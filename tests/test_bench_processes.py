@@ -61,3 +61,30 @@ def test_run_arm_shows_why_a_process_died(monkeypatch):
     monkeypatch.setattr(bench_processes, "MODULE", "helpers.gone")
     with pytest.raises(RuntimeError, match="(?s)traces, two.*helpers.gone"):
         run_arm("traces", "two")
+
+
+def test_bench_summarize_is_the_median_and_its_spread():
+    from helpers.rebuild.bench import summarize
+
+    rounds = {"cache_step": [1.7, 1.25, 1.43], "cache_bytes": [1362.34]}
+    assert summarize(rounds) == {
+        "ratios": {"cache_step": 1.43, "cache_bytes": 1362.0},
+        "spread": {"cache_step": [1.25, 1.7], "cache_bytes": [1362, 1362]},
+    }
+
+
+def test_bench_arms_take_turns(monkeypatch, tmp_path):
+    from helpers.rebuild import bench
+
+    asked = []
+    seconds = {"online": 3.0, "cached": 2.0}
+
+    def worker(name, folder):
+        asked.append(name)
+        return {"seconds": seconds[name], "teacher": 1.0}
+
+    monkeypatch.setattr(bench, "run_worker", worker)
+    figures = bench.compare_steps(tmp_path)
+    assert asked == ["online", "cached"] * bench.ROUNDS
+    assert figures["cache_step"] == [1.5] * bench.ROUNDS
+    assert figures["teacher_share"] == [1 / 3] * bench.ROUNDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 
-from helpers import chat
+from helpers import CourseError, chat
 from helpers.generate import Sampling, generate
 from helpers.models import load_student
 from helpers.sft import build_trainer, encode_traces
@@ -75,11 +75,11 @@ def test_encode_example_has_one_bos_at_the_front():
 def test_check_single_bos_refuses_none_and_two():
     tokenizer = tiny.tokenizer(STUDENT)
     ids = chat.prompt_ids(conversation(), tokenizer)
-    with pytest.raises(chat.ChatError, match="0 BOS tokens"):
+    with pytest.raises(CourseError, match="0 BOS tokens"):
         chat.check_single_bos(ids[1:], tokenizer)
     text = chat.render(conversation(), tokenizer, generate=True)
     doubled = tokenizer(text)["input_ids"]  # adds its own BOS: the trap
-    with pytest.raises(chat.ChatError, match="2 BOS tokens.*add_special"):
+    with pytest.raises(CourseError, match="2 BOS tokens.*add_special"):
         chat.check_single_bos(doubled, tokenizer)
 
 
@@ -141,9 +141,9 @@ def test_encode_example_returns_none_for_a_too_long_row(name):
 
 def test_encode_example_refuses_an_empty_answer():
     tokenizer = tiny.tokenizer(STUDENT)
-    with pytest.raises(chat.ChatError, match="non-empty answer"):
+    with pytest.raises(CourseError, match="non-empty answer"):
         chat.encode_example(conversation(""), tokenizer, max_length=500)
-    with pytest.raises(chat.ChatError, match="non-empty answer"):
+    with pytest.raises(CourseError, match="non-empty answer"):
         chat.encode_example(conversation(), tokenizer, max_length=500)
 
 
@@ -152,9 +152,9 @@ def test_trained_share_is_checked_on_both_sides():
     assert chat.trained_share([half]) == 0.25
     for labels in ([-100, -100], [1, 2]):
         row = {"input_ids": [1, 2], "labels": labels}
-        with pytest.raises(chat.ChatError, match="between 0 and 1"):
+        with pytest.raises(CourseError, match="between 0 and 1"):
             chat.trained_share([row])
-    with pytest.raises(chat.ChatError):
+    with pytest.raises(CourseError):
         chat.trained_share([])
 
 
@@ -280,7 +280,7 @@ def test_end_of_turn_of_both_templates():
 def test_render_needs_a_chat_template():
     tokenizer = tiny.AutoTokenizer.from_pretrained(tiny.folder(STUDENT))
     tokenizer.chat_template = None
-    with pytest.raises(chat.ChatError, match="no chat template.*-it"):
+    with pytest.raises(CourseError, match="no chat template.*-it"):
         chat.render(conversation(), tokenizer, generate=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import chat
+from helpers import CourseError, chat
 from helpers import generate as module
 from helpers.generate import Sampling, cut_after_stop, generate
 from helpers.traces import teacher_messages
@@ -162,7 +162,7 @@ def test_generate_says_length_when_the_limit_cuts():
 def test_generate_refuses_a_doubled_bos():
     loaded = tiny.plain_student()
     text = "<bos>" + prompts(loaded)[0]
-    with pytest.raises(chat.ChatError, match="2 BOS tokens"):
+    with pytest.raises(CourseError, match="2 BOS tokens"):
         answers(loaded, [text], 1)
 
 

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import trl
 
-from helpers import chat
+from helpers import CourseError, chat
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 THOUGHT = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
@@ -69,7 +69,7 @@ def test_trap_tokenizing_gemmas_text_adds_a_second_bos():
     text = chat.render(messages, tokenizer, generate=True)
     assert text.startswith("<bos>")
     ids = chat.encode_text(text, tokenizer)
-    with pytest.raises(chat.ChatError, match="2 BOS"):
+    with pytest.raises(CourseError, match="2 BOS"):
         chat.check_single_bos([tokenizer.bos_token_id, *ids], tokenizer)
     assert chat.prompt_ids(messages, tokenizer) == ids
 

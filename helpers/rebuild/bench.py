@@ -1,8 +1,17 @@
 """Side-by-side measurements: `python3 -m helpers bench`.
 
 Every arm runs in a process of its own, so that peak memory is that arm's
-alone; arms alternate, so that a busy machine slows all of them. Only ratios
-are worth comparing between machines.
+alone. The arms of a comparison take turns, ROUNDS times; a ratio is the
+median over the rounds, its spread the lowest and the highest of them. Only
+ratios are worth comparing between machines.
+
+What bounds `cache_step`: a cached step saves the teacher's forward pass and
+the loss over all of its vocabulary, and nothing else. Of the mini pair's
+online step the forward pass was 0.28 to 0.65 (median 0.32; the highest on a
+busy machine), so 1 / (1 - 0.32) = 1.5 of it is the teacher: the ratio was
+1.60 in the median, 1.24 in the round that another program disturbed. The
+student's own step (4-bit weights made wide again, adapters, backward) is the
+rest; the larger the teacher beside its student, the more a cache saves.
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +32,7 @@ from helpers.cli.environment import REPOSITORY
 VOCABULARY, POSITIONS, WIDTH, CHUNK = 262_144, 512, 128, 64
 TOP_K, CACHED_POSITIONS = 64, 256
 STEPS, ROWS, ROUNDS = 12, 192, 3
+Figures = dict[str, list[float]]  # a value for each round
 
 
 def run_worker(name: str, folder: Path) -> dict[str, Any]:
@@ -84,7 +94,8 @@ def step_arm(
     """Median seconds of a logit step of the mini pair.
 
     cached: the teacher's logits come from disk. kind: every block's states
-    are imitated as well, by this kind of loss.
+    are imitated as well, by this kind of loss. Online, the teacher's forward
+    pass over the same batches is timed by itself too.
     """
     from dataclasses import replace
 
@@ -122,7 +133,26 @@ def step_arm(
         cache=cache,
         epochs=1,
     )
-    return {"seconds": median(train_timed(trainer)[:STEPS])}
+    seconds = median(train_timed(trainer)[:STEPS])
+    if cached or kind:
+        return {"seconds": seconds}
+    return {"seconds": seconds, "teacher": forward_seconds(trainer, teacher)}
+
+
+def forward_seconds(trainer: Any, teacher: Any) -> float:
+    """Median seconds of the teacher's forward pass, logits and all."""
+    import torch
+
+    seconds = []
+    for batch in list(trainer.get_train_dataloader())[:STEPS]:
+        started = time.perf_counter()
+        with torch.no_grad():
+            teacher.model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+            )
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
 
 
 ARMS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -138,32 +168,36 @@ ARMS: dict[str, Callable[[Path], dict[str, Any]]] = {
 # --- parts ------------------------------------------------------------------
 
 
-def compare_losses(folder: Path) -> dict[str, float]:
+def take_turns(*names: str, folder: Path) -> list[dict[str, dict[str, Any]]]:
+    """The figures of every arm, round by round."""
+    return [
+        {name: run_worker(name, folder) for name in names}
+        for _ in range(ROUNDS)
+    ]
+
+
+def compare_losses(folder: Path) -> Figures:
     """Naive against chunked: memory, time, and how far apart they are."""
     from safetensors.torch import load_file
 
-    runs = {name: [] for name in ("naive", "chunked")}
-    for _ in range(2):
-        for name, found in runs.items():
-            found.append(run_worker(name, folder))
+    turns = take_turns("naive", "chunked", folder=folder)
     gradients = [
-        load_file(folder / f"{name}.safetensors")["gradient"] for name in runs
+        load_file(folder / f"{name}.safetensors")["gradient"]
+        for name in ("naive", "chunked")
     ]
     apart = (gradients[0] - gradients[1]).abs().max()
-    naive, chunked = runs.values()
+    pairs = [(turn["naive"], turn["chunked"]) for turn in turns]
     return {
-        "kd_memory": min(r["mb"] for r in naive)
-        / max(r["mb"] for r in chunked),
-        "kd_time": min(r["seconds"] for r in chunked)
-        / min(r["seconds"] for r in naive),
-        "kd_loss_difference": abs(naive[0]["loss"] - chunked[0]["loss"]),
-        "kd_gradient_difference": float(apart / gradients[0].abs().max()),
-        "kd_naive_mb": naive[0]["mb"],
-        "kd_chunked_mb": chunked[0]["mb"],
+        "kd_memory": [naive["mb"] / chunked["mb"] for naive, chunked in pairs],
+        "kd_time": [b["seconds"] / a["seconds"] for a, b in pairs],
+        "kd_loss_difference": [abs(a["loss"] - b["loss"]) for a, b in pairs],
+        "kd_gradient_difference": [float(apart / gradients[0].abs().max())],
+        "kd_naive_mb": [naive["mb"] for naive, _ in pairs],
+        "kd_chunked_mb": [chunked["mb"] for _, chunked in pairs],
     }
 
 
-def compare_bytes(folder: Path) -> dict[str, float]:
+def compare_bytes(folder: Path) -> Figures:
     """A shard of the cache against dense float16, both measured as files."""
     import torch
     from safetensors.torch import save_file
@@ -182,31 +216,27 @@ def compare_bytes(folder: Path) -> dict[str, float]:
     }
     size = write_shard(folder, 0, tensors, {}).stat().st_size
     return {
-        "cache_bytes": dense.stat().st_size / size,
-        "cache_bytes_per_token": size / CACHED_POSITIONS,
+        "cache_bytes": [dense.stat().st_size / size],
+        "cache_bytes_per_token": [size / CACHED_POSITIONS],
     }
 
 
-def step_seconds(names: Sequence[str], folder: Path) -> dict[str, float]:
-    """The fastest of ROUNDS medians for each arm, the arms alternating."""
-    runs: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
-        for name, found in runs.items():
-            found.append(run_worker(name, folder)["seconds"])
-    return {name: min(found) for name, found in runs.items()}
-
-
-def compare_steps(folder: Path) -> dict[str, float]:
+def compare_steps(folder: Path) -> Figures:
     """A step with the teacher in memory against one from the cache."""
-    fastest = step_seconds(("online", "cached"), folder)
+    turns = take_turns("online", "cached", folder=folder)
+    online = [turn["online"]["seconds"] for turn in turns]
+    cached = [turn["cached"]["seconds"] for turn in turns]
+    teacher = [turn["online"]["teacher"] for turn in turns]
     return {
-        "cache_step": fastest["online"] / fastest["cached"],
-        "step_online_s": fastest["online"],
-        "step_cached_s": fastest["cached"],
+        "cache_step": [a / b for a, b in zip(online, cached, strict=True)],
+        "teacher_share": [b / a for a, b in zip(online, teacher, strict=True)],
+        "step_online_s": online,
+        "step_cached_s": cached,
+        "step_teacher_s": teacher,
     }
 
 
-def bench_kd() -> dict[str, float]:
+def bench_kd() -> Figures:
     """All figures of notebook 05."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -217,19 +247,24 @@ def bench_kd() -> dict[str, float]:
         }
 
 
-def bench_features() -> dict[str, float]:
+def bench_features() -> Figures:
     """Steps that imitate hidden states too, over a plain logit step."""
+    arms = ("online", "states", "relations")
     with tempfile.TemporaryDirectory() as name:
-        fastest = step_seconds(("online", "states", "relations"), Path(name))
+        turns = take_turns(*arms, folder=Path(name))
+    seconds = {arm: [turn[arm]["seconds"] for turn in turns] for arm in arms}
+    online, states, relations = seconds.values()
     return {
-        "feature_step": fastest["states"] / fastest["online"],
-        "relation_step": fastest["relations"] / fastest["online"],
-        "step_states_s": fastest["states"],
-        "step_relations_s": fastest["relations"],
+        "feature_step": [a / b for a, b in zip(states, online, strict=True)],
+        "relation_step": [
+            a / b for a, b in zip(relations, online, strict=True)
+        ],
+        "step_states_s": states,
+        "step_relations_s": relations,
     }
 
 
-def bench_memory() -> dict[str, float]:
+def bench_memory() -> Figures:
     """Peaks of whole runs; kept in data/results/memory for notebook 10.
 
     Each ratio is expected over measured: 1 is a perfect plan.
@@ -240,19 +275,19 @@ def bench_memory() -> dict[str, float]:
     points = list(measure_all())
     write_points(points)
     return {
-        f"plan_{number:02d}": point.expected / point.peak
+        f"plan_{number:02d}": [point.expected / point.peak]
         for number, point in enumerate(points)
-    } | {"plan_largest_error": max(abs(point.error) for point in points)}
+    } | {"plan_largest_error": [max(abs(point.error) for point in points)]}
 
 
-def bench_processes() -> dict[str, float]:
+def bench_processes() -> Figures:
     """Two processes over one; kept in data/results/processes."""
     from helpers.rebuild.bench_processes import measure_all, ratios
 
-    return ratios(measure_all())
+    return {name: [value] for name, value in ratios(measure_all()).items()}
 
 
-PARTS: dict[str, Callable[[], dict[str, float]]] = {
+PARTS: dict[str, Callable[[], Figures]] = {
     "kd": bench_kd,
     "features": bench_features,
     "memory": bench_memory,
@@ -268,16 +303,32 @@ def main(argv: list[str]) -> int:
         "--json", action="store_true", help="one JSON object, nothing else"
     )
     options = parser.parse_args(argv)
-    ratios: dict[str, float] = {}
+    figures: Figures = {}
     for name in [options.only] if options.only else PARTS:
-        ratios |= PARTS[name]()
-    ratios = {name: float(f"{value:.4g}") for name, value in ratios.items()}
+        figures |= PARTS[name]()
+    summary = summarize(figures)
     if options.json:
-        print(json.dumps({"ratios": ratios}))
-    else:
-        for name, value in ratios.items():
-            print(f"{name:<24}{value:g}")
+        print(json.dumps(summary))
+        return 0
+    for name, value in summary["ratios"].items():
+        low, high = summary["spread"][name]
+        print(f"{name:<24}{value:<10g} ({low:g} to {high:g})")
     return 0
+
+
+def summarize(figures: Figures) -> dict[str, dict[str, Any]]:
+    """The median of the rounds, and their lowest and highest."""
+
+    def short(value: float) -> float:
+        return float(f"{value:.4g}")
+
+    return {
+        "ratios": {n: short(median(values)) for n, values in figures.items()},
+        "spread": {
+            name: [short(min(values)), short(max(values))]
+            for name, values in figures.items()
+        },
+    }
 
 
 if __name__ == "__main__":
