@@ -199,7 +199,11 @@ def clean_notebook(
     Timings, widget states and widget views go (a widget's static picture
     stays); the course's folder becomes "." and the home folder "~".
     """
-    text = CELL_FILE.sub("<cell>", nbformat.writes(notebook))
+    lines = nbformat.writes(notebook).split("\n")
+    text = "\n".join(  # a picture is one long line: not searched
+        CELL_FILE.sub("<cell>", line) if "ipykernel_" in line else line
+        for line in lines
+    )
     for folder, short in ((repository, "."), (home or Path.home(), "~")):
         if folder == Path(folder.anchor):
             continue  # "/" is nobody's private folder
