@@ -30,7 +30,6 @@ from helpers.runs import (
     run_training,
 )
 from helpers.sft import encode_traces, prepared, trainer_options
-from helpers.trainer import DistillTrainer, FeatureTrainer
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,7 @@ def pair_rows(
             max_length=max_length,
         )
     ]
-    if len(fitting) < len(traces):
-        long = len(traces) - len(fitting)
+    if long := len(traces) - len(fitting):
         print(f"{long} traces longer than {max_length} dropped")
     rows, _ = encode_traces(fitting or traces, student, max_length=max_length)
     starts = []
@@ -207,12 +205,14 @@ class Lesson:
         profile: Profile,
         seed: int = 7,
         progress: bool = True,
-    ) -> DistillTrainer:
+    ) -> Any:
         """A trainer for the profile's epochs; no folder, nothing saved.
 
         Raises LossError when the vocabularies do not agree, CourseError for
         a cache of other rows.
         """
+        from helpers.trainer import DistillTrainer, FeatureTrainer
+
         objective, size = self.objective, len(student.tokenizer)
         online = self.cache is None
         if profile.kd_chunk and online:
@@ -253,7 +253,7 @@ def pair_trainer(
     epochs: int,
     cache: LogitCache | None = None,
     seed: int = 7,
-) -> DistillTrainer:
+) -> Any:
     """The trainer of a notebook, which saves nothing; see `Lesson`."""
     lesson = Lesson(list(traces), teacher, objective, cache)
     profile = replace(profile, epochs=epochs)
@@ -279,7 +279,7 @@ def distill_student(
     if epochs is not None:
         profile = replace(profile, epochs=epochs)
 
-    def build(student: Loaded, folder: Path) -> DistillTrainer:
+    def build(student: Loaded, folder: Path) -> Any:
         return lesson.trainer(
             student, folder, profile=profile, seed=seed, progress=progress
         )

@@ -177,14 +177,9 @@ def read_result(path: Path) -> Result:
 
 def course_position(result: Result) -> tuple[int, str, int, str, int]:
     """Sorts results by profile, then arms as the course meets them."""
-    place = next(
-        (
-            i
-            for i, arm in enumerate(COURSE_ORDER)
-            if result.arm.startswith(arm)
-        ),
-        len(COURSE_ORDER),
-    )
+    order = enumerate(COURSE_ORDER)
+    places = [i for i, arm in order if result.arm.startswith(arm)]
+    place = min(places, default=len(COURSE_ORDER))
     profile = (*PROFILE_NAMES, result.profile).index(result.profile)
     return profile, result.profile, place, result.arm, result.seed
 

@@ -25,10 +25,10 @@ LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:href|src)=\"([^\"]+)\"")
 @cache
 def help_of(name: str) -> str:
     """What `python3 -m helpers NAME --help` prints."""
-    module, main = COMMANDS[name].target.split(":")
+    command = import_module(f"helpers.{COMMANDS[name].module}")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        getattr(import_module(module), main)(["--help"])
+        command.main(["--help"])
     return printed.getvalue()
 
 
