@@ -125,9 +125,8 @@ def counts_fit(part: dict[str, Any]) -> bool:
     """Whether correct is between 0 and n, and the flags say the same."""
     n, correct, right = part["n"], part["correct"], part.get("right", "")
     flags = (len(right), right.count("1"), right.count("0"))
-    return 0 <= correct <= n > 0 and (
-        not right or flags == (n, correct, n - correct)
-    )
+    agree = not right or flags == (n, correct, n - correct)
+    return agree and 0 <= correct <= n > 0
 
 
 def results_directory() -> Path:
@@ -151,8 +150,7 @@ def read_results(directory: Path | None = None) -> list[Result]:
     Raises CourseError for a broken file; it names the file and the cure.
     """
     folder = Path(directory or results_directory())
-    results = [read_result(path) for path in sorted(folder.glob("*.json"))]
-    return sorted(results, key=course_position)
+    return sorted(map(read_result, folder.glob("*.json")), key=course_position)
 
 
 def read_result(path: Path) -> Result:
@@ -162,16 +160,13 @@ def read_result(path: Path) -> Result:
         for derived in ("accuracy", "interval"):
             content.pop(derived, None)
         result = Result(**content)
+        if path.name != result.file_name:
+            raise CourseError(f"its content belongs into {result.file_name}.")
     except (OSError, ValueError, TypeError, LookupError, AttributeError,
             RecursionError) as error:  # fmt: skip
         raise CourseError(
             f"{path} is broken: {error} Delete it and measure again: {RERUN}"
         ) from error
-    if path.name != result.file_name:
-        raise CourseError(
-            f"{path} is broken: its content belongs into {result.file_name}. "
-            f"Rename it, or delete it and measure again: {RERUN}"
-        )
     return result
 
 

@@ -88,6 +88,7 @@ def test_evaluate_writes_each_way_of_asking_to_a_file_of_its_own(place):
 def test_evaluate_again_asks_nothing_again(place, capsys):
     command.main(["--arm", "teacher"])
     files = sorted(place.root.rglob("*.jsonl"))
+    assert len(files) == 2  # of the test and of the unseen kinds
     before = [path.read_bytes() for path in files]
     first = capsys.readouterr().out
     command.main(["--arm", "teacher"])
