@@ -1,0 +1,111 @@
+"""Where a teacher hesitates: its entropy by the role of the token.
+
+A teacher whose entropy lies on openers has nothing to distil but a die roll.
+Dark knowledge needs doubt about content: digits, operators, names.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from helpers import chat
+from helpers.rebuild.composed import texts
+from helpers.rebuild.composed.problem import Problem, load_moves
+
+ROLES = ("digit", "operator", "name or object", "order", "wording", "end")
+CONTENT = ROLES[:3]
+CLOSING = ("</think>", "<|im_end|>", "\n", "")
+
+
+def content_words() -> frozenset[str]:
+    """Every name, object, container, thing, verb and bus, in all its forms."""
+    words = {word for row in load_moves().words.values() for word in row}
+    words |= {f"{word}s" for word in words} | {w.capitalize() for w in words}
+    return frozenset(words)
+
+
+def role_of(token: str, *, free: bool, words: frozenset[str]) -> str:
+    """The role of one token of a thought.
+
+    `free` marks the place where several next steps are right: its first
+    words say which quantity comes next.
+    """
+    bare = token.strip()
+    if free:
+        return "order"
+    if bare.isdigit():
+        return "digit"
+    if bare in ("+", "-", "*", "/", "="):
+        return "operator"
+    if bare in words:
+        return "name or object"
+    return "end" if bare in CLOSING else "wording"
+
+
+def free_characters(problem: Problem, steps: Iterable[Any]) -> set[int]:
+    """Where a thought could go on with another step: its places, counted in
+    characters from the thought's first letter.
+
+    From the step's first letter to the first in which the possible next
+    steps no longer agree.
+    """
+    places: set[int] = set()
+    done: set[int] = set()
+    position = 0
+    for step in steps:
+        ready = [
+            s
+            for number, s in enumerate(problem.steps)
+            if number not in done and s.needs <= done
+        ]
+        if len(ready) > 1:
+            texts_ready = [s.thought for s in ready]
+            for place, letters in enumerate(zip(*texts_ready, strict=False)):
+                places.add(position + place)
+                if len(set(letters)) > 1:
+                    break
+        done.add(problem.steps.index(step))
+        position += len(step.thought) + 1
+    return places
+
+
+@torch.no_grad()
+def entropy_by_role(
+    model: Any, tokenizer: Any, problems: Iterable[Problem], *, seed: int = 0
+) -> dict[str, float]:
+    """Nats a thought at T = 1, by role, while the teacher reads right ones.
+
+    Each problem's worked thought is put before the teacher, its steps in an
+    order drawn anew; the entropy of a prediction belongs to the role of the
+    token that stands there.
+    """
+    rng, words = random.Random(seed), content_words()
+    totals, count = Counter({role: 0.0 for role in ROLES}), 0
+    for problem in problems:
+        count += 1
+        steps = texts.any_order(problem.steps, rng)
+        free = free_characters(problem, steps)
+        row = chat.encode_example(
+            chat.student_messages(
+                problem.question, texts.thinking_answer(problem, steps)
+            ),
+            tokenizer,
+            max_length=1024,
+        )
+        ids = torch.tensor([row["input_ids"]])
+        logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
+        entropies = -(logprobs.exp() * logprobs).sum(-1)  # (tokens,)
+        start = row["labels"].count(-100)
+        position = 0
+        for place in range(start, len(row["input_ids"])):
+            token = tokenizer.decode([row["input_ids"][place]])
+            first = position + len(token) - len(token.lstrip(" "))
+            role = role_of(token, free=first in free, words=words)
+            totals[role] += entropies[place - 1].item()
+            position += len(token)
+    return {role: total / count for role, total in totals.items()}

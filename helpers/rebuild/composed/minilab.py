@@ -1,0 +1,148 @@
+"""Build the mini lab: problems, tokenizers, a teacher, and its students.
+
+`python3 -m helpers minilab` rebuilds everything from one seed. A killed
+training goes on from its last checkpoint in data/runs/minilab/.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel
+
+from helpers import chat, read_lines, write_atomic
+from helpers.cli.commands import command_parser
+from helpers.profiles import DATA, RUNS
+from helpers.rebuild.composed import texts
+from helpers.rebuild.composed.cards import write_card
+from helpers.rebuild.composed.compose import generate_problems
+from helpers.rebuild.composed.recipes import RECIPES, Recipe
+from helpers.rebuild.composed.training import Progress, train
+
+MODELS, PROBLEMS = DATA / "models", DATA / "problems"
+WORK = RUNS / "minilab"
+SIZES = {
+    "validation": 1000,
+    "test": 2000,
+    "unseen": 1000,
+    "longer": 500,
+    "buses": 300,
+    "train": 4500,
+}
+WORKED = 250  # training problems that come with their solution
+
+
+def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
+    """The questions of all files but train: no model may be fed them."""
+    files = [folder / f"{split}.jsonl" for split in (*SIZES, "showcase")]
+    return {
+        json.loads(line)["question"]
+        for file in files
+        if file.exists() and file.stem != "train"
+        for line in read_lines(file)
+    }
+
+
+def build_problems(seed: int, folder: Path = PROBLEMS) -> dict[str, int]:
+    """Write all splits as JSON lines; no question occurs twice."""
+    showcase = folder / "showcase.jsonl"
+    lines = read_lines(showcase) if showcase.exists() else []
+    taken = {json.loads(line)["question"] for line in lines}
+    for split, count in SIZES.items():
+        problems = generate_problems(
+            count, seed=seed, split=split, exclude=taken
+        )
+        taken |= {problem.question for problem in problems}
+        lines = []
+        for number, problem in enumerate(problems):
+            worked = split != "train" or number < WORKED
+            row = {
+                "id": f"{split}-{number:05d}",
+                "question": problem.question,
+                "answer": problem.answer if worked else problem.bare_answer,
+                "moves": problem.moves,
+                "impossible": problem.impossible,
+            }
+            lines.append(json.dumps(row, ensure_ascii=False))
+        write_atomic(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
+    return SIZES
+
+
+def save_tokenizer(recipe: Recipe, seed: int) -> Any:
+    """Train, dress with the chat template, save; returns the tokenizer."""
+    tokenizer = recipe.tokenizer(texts.corpus(seed))
+    tokenizer.chat_template = recipe.template
+    tokenizer.save_pretrained(MODELS / recipe.name)
+    return tokenizer
+
+
+def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> Path:
+    """Save an ordinary Hugging Face folder: config, weights, generation."""
+    names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
+    stops = sorted({tokenizer.convert_tokens_to_ids(name) for name in names})
+    sampling: dict[str, Any] = {"do_sample": False}
+    if recipe.teacher:  # what the real teacher's card recommends
+        sampling = {
+            "do_sample": True,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "top_k": 20,
+        }
+    model.generation_config = GenerationConfig(
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **sampling,
+    )
+    model.config.eos_token_id = stops
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.bos_token_id = tokenizer.bos_token_id
+    folder = MODELS / recipe.name
+    model.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # some writers leave a file to its owner alone
+    return folder
+
+
+def report(progress: Progress, loss: float) -> None:
+    """A line every hundred steps."""
+    if progress.step % 100 == 0:
+        print(
+            f"step {progress.step:,}, {progress.tokens:,} tokens, "
+            f"{progress.seconds:,.0f} s, loss {loss:.3f}",
+            flush=True,
+        )
+
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers minilab`."""
+    parser = command_parser("minilab", __doc__)
+    parser.add_argument(
+        "--only",
+        choices=["problems", "cards", *(recipe.name for recipe in RECIPES)],
+        help="build this part alone; cards measures the models again",
+    )
+    options = parser.parse_args(argv)
+    if options.only in (None, "problems"):
+        print(f"problems: {build_problems(options.seed)}")
+    for recipe in RECIPES:
+        folder = MODELS / recipe.name
+        if options.only in (None, recipe.name):
+            tokenizer = save_tokenizer(recipe, options.seed)
+            WORK.mkdir(parents=True, exist_ok=True)
+            model = train(
+                recipe,
+                tokenizer,
+                seed=options.seed,
+                checkpoint=WORK / f"{recipe.name}.pt",
+                exclude=reserved_questions(),
+                before_step=report,
+            )
+            finish(model, recipe, tokenizer)
+            print(f"{recipe.name}: saved to data/models/{recipe.name}")
+        if options.only in (None, "cards", recipe.name):
+            fresh = generate_problems(200, seed=options.seed + 1)
+            write_card(recipe, folder, seed=options.seed, problems=fresh)
+    return 0

@@ -1,0 +1,183 @@
+"""What a composed problem is made of: moves, steps, and the problem itself.
+
+Moves are data: data/problems/moves.json, explained in the README beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from helpers.answers import NO_SOLUTION
+from helpers.profiles import DATA
+
+MOVES = DATA / "problems" / "moves.json"
+SYMBOLS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """One sentence of a problem, and the sum that it asks for.
+
+    kind: start (a new quantity), relation (a new one from older ones), event
+        (a quantity changes), end (asks), told (says a total, then asks).
+    text: `{N}` is new, `{A}` and `{B}` are known, `{k}` and `{j}` numbers.
+    sum: "a + k"; `a` and `b` are the values of A and B; "" for a given value.
+    step: how a thought states the result `{x}`; the topic's fact where "".
+    """
+
+    topic: str
+    kind: str
+    name: str
+    text: str
+    sum: str = ""
+    step: str = ""
+    j: tuple[int, int] = (0, 0)
+    k: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What problems are about: how a fact is stated, before a change, after.
+
+    share: weight in the draw; who: the word list that names its quantities;
+    limit: the largest value; now: what a question adds after a change.
+    """
+
+    share: int
+    who: str
+    limit: int
+    now: str
+    fact: str
+    changed: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sum of a solution; `{x}` in its sentence stands for the result.
+
+    needs: the numbers of the steps whose results it uses.
+    """
+
+    sentence: str
+    left: int
+    symbol: str
+    right: int
+    value: int
+    needs: frozenset[int] = frozenset()
+
+    @property
+    def equation(self) -> str:
+        return f"{self.left}{self.symbol}{self.right}={self.value}"
+
+    @property
+    def thought(self) -> str:
+        """`Tom has 3*4=12 apples.`"""
+        return self.sentence.replace("{x}", self.equation)
+
+    @property
+    def gold(self) -> str:
+        """`Tom has 3*4=<<3*4=12>>12 apples.`, GSM8K's calculator note."""
+        note = f"{self.left}{self.symbol}{self.right}=<<{self.equation}>>"
+        return self.sentence.replace("{x}", f"{note}{self.value}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, its worked answer, and how it was composed.
+
+    answer: GSM8K's format, the last line is `#### 72`.
+    moves: the composition, such as "has: boxes more together".
+    comparison: a told total against the computed one; "" where none is told.
+    """
+
+    question: str
+    answer: str
+    impossible: bool
+    moves: str
+    steps: tuple[Step, ...] = field(repr=False)
+    comparison: str = ""
+
+    @property
+    def final(self) -> str:
+        """What stands behind `####`."""
+        return self.answer.rpartition("#### ")[2]
+
+    @property
+    def bare_answer(self) -> str:
+        """The answer without its worked solution."""
+        return f"#### {self.final}"
+
+
+def compare(computed: int, told: int) -> str:
+    """`The question says 51. 51 is 51.`, or that they differ."""
+    verdict = f"{computed} is not {told}, so this cannot be."
+    if computed == told:
+        verdict = f"{computed} is {told}."
+    return f"The question says {told}. {verdict}"
+
+
+def make_problem(
+    question: str,
+    steps: list[Step],
+    *,
+    moves: str,
+    result: int,
+    told: int | None = None,
+) -> Problem:
+    """A problem with its gold written out; a false total has no solution."""
+    lines = [step.gold for step in steps]
+    impossible = told not in (None, steps[-1].value)
+    comparison = "" if told is None else compare(steps[-1].value, told)
+    lines += [comparison] if comparison else []
+    lines.append(f"#### {NO_SOLUTION if impossible else result}")
+    answer = "\n".join(lines)
+    return Problem(
+        question, answer, impossible, moves, tuple(steps), comparison
+    )
+
+
+@dataclass(frozen=True)
+class Book:
+    """All of moves.json: words by kind, topics, each topic's moves, buses."""
+
+    words: dict[str, list[str]]
+    topics: dict[str, Topic]
+    moves: dict[str, list[Move]]
+    buses: dict
+
+
+@cache
+def load_moves(path: Path = MOVES) -> Book:
+    """Read moves.json; ValueError names the move with a wrong field."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    words = {name: text.split() for name, text in data["words"].items()}
+    topics = {name: Topic(**row) for name, row in data["topics"].items()}
+    moves: dict[str, list[Move]] = {name: [] for name in topics}
+    for row in data["moves"]:
+        try:
+            moves[row["topic"]].append(Move(**row))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path.name}, move {row.get('name')!r}: {error}. Compare it "
+                "with its neighbours; the README beside it names the fields."
+            ) from error
+    return Book(words, topics, moves, data["buses"])
+
+
+def work_out(expression: str, values: dict[str, int]) -> Step | None:
+    """`"a + k"` as a step without its sentence; None where it is not whole."""
+    first, symbol, second = expression.split()
+    left, right = (values.get(x) or int(x) for x in (first, second))
+    if symbol == "/" and left % right:
+        return None
+    return Step("", left, symbol, right, SYMBOLS[symbol](left, right))

@@ -1,0 +1,158 @@
+"""The mini models: architectures, sizes, and what each is fed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from helpers import chat
+from helpers.rebuild.composed import texts, vocabulary
+from helpers.rebuild.composed.problem import Problem
+
+Example = dict[str, list[int]]
+
+end_of_turn = cache(chat.end_of_turn)  # the template is rendered once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one mini model is made.
+
+    mix: the share of each text form: thinking, at_once, prose, sums, pages.
+    tokens: how much it reads, prompts included.
+    """
+
+    name: str
+    build: Callable[[], PreTrainedModel]
+    tokenizer: Callable[[Any], Any]
+    template: str
+    mix: dict[str, float]
+    tokens: int
+    batch_tokens: int = 4096
+    learning_rate: float = 3e-3
+
+    @property
+    def teacher(self) -> bool:
+        return "thinking" in self.mix
+
+
+def qwen(*, hidden: int, layers: int, heads: int) -> PreTrainedModel:
+    """A Qwen3 with 32-wide heads and a vocabulary padded to 768 rows."""
+    config = Qwen3Config(
+        vocab_size=768,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        head_dim=32,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def gemma() -> PreTrainedModel:
+    """A Gemma 3 whose layers alternate sliding and full attention."""
+    config = Gemma3TextConfig(
+        vocab_size=896,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        max_position_embeddings=1024,
+    )
+    return Gemma3ForCausalLM(config)
+
+
+AT_ONCE = {"at_once": 0.2, "prose": 0.6, "sums": 0.15, "pages": 0.05}
+UNTAUGHT = {"at_once": 0.6, "sums": 0.35, "pages": 0.05}
+QWEN = {
+    "tokenizer": vocabulary.train_qwen_tokenizer,
+    "template": vocabulary.QWEN_TEMPLATE,
+}
+GEMMA = {
+    "tokenizer": vocabulary.train_gemma_tokenizer,
+    "template": vocabulary.GEMMA_TEMPLATE,
+}
+RECIPES = (
+    Recipe(
+        name="mini-qwen3",
+        build=lambda: qwen(hidden=192, layers=4, heads=6),
+        mix={"thinking": 0.9, "sums": 0.1},
+        tokens=60_000_000,
+        **(QWEN | {"template": vocabulary.QWEN_THINKING_TEMPLATE}),
+    ),
+    Recipe(
+        name="mini-gemma3",
+        build=gemma,
+        mix=AT_ONCE,
+        tokens=40_000_000,
+        **GEMMA,
+    ),
+    Recipe(
+        name="mini-qwen3-small",
+        build=lambda: qwen(hidden=128, layers=3, heads=4),
+        mix=AT_ONCE,
+        tokens=40_000_000,
+        **QWEN,
+    ),
+    Recipe(
+        name="mini-gemma3-untaught",
+        build=gemma,
+        mix=UNTAUGHT,
+        tokens=20_000_000,
+        **GEMMA,
+    ),
+    Recipe(
+        name="mini-qwen3-small-untaught",
+        build=lambda: qwen(hidden=128, layers=3, heads=4),
+        mix=UNTAUGHT,
+        tokens=20_000_000,
+        **QWEN,
+    ),
+)
+
+
+def encode_form(
+    form: str, problem: Problem, tokenizer: Any, rng: random.Random
+) -> Example:
+    """One training example of the named form; questions carry no label."""
+    steps = texts.any_order(problem.steps, rng)
+    if form in ("thinking", "at_once"):
+        answer = texts.final_sentence(problem)
+        if form == "thinking":
+            answer = texts.thinking_answer(problem, steps)
+        prompt = chat.prompt_ids(
+            chat.student_messages(problem.question), tokenizer
+        )
+        answer = answer.removeprefix(chat.THINK_OPEN)
+        written = answer + end_of_turn(tokenizer)
+    else:
+        prompt = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
+        written = texts.sums(rng)
+        if form == "pages":  # a Qwen3 has met its think tags, a Gemma not
+            known = "<think>" in tokenizer.get_vocab()
+            written = texts.pages(rng, texts.TAGS + ["think"] * known)
+        if form == "prose":
+            prompt += chat.encode_text(problem.question, tokenizer)
+            written = "\n" + texts.prose(problem, steps)
+        written += tokenizer.eos_token
+    ids = chat.encode_text(written, tokenizer)
+    return {"input_ids": prompt + ids, "labels": [-100] * len(prompt) + ids}

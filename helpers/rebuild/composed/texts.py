@@ -1,0 +1,145 @@
+"""What the mini models read and write: problems as text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+
+from helpers.rebuild.composed.compose import generate_problems
+from helpers.rebuild.composed.problem import SYMBOLS, Problem, Step, compare
+
+TAGS = "b i p em note page link thing thin ink pink".split()
+SENTENCES = (
+    "First, open the book.",
+    "Then read the page.",
+    "Next, write it down.",
+    "After that, close the door.",
+    "To start, count the coins.",
+    "Step 1: wash the cups.",
+    "Check: is it right?",
+    "This cannot be.",
+    "But there is more than one way.",
+    "Let me think.",
+    "think twice.",
+    "ink is blue.",
+    "thin ice is not safe.",
+    "The answer is on the next page.",
+    "There is no solution in the box.",
+    "So it is.",
+)
+
+
+def final_sentence(problem: Problem) -> str:
+    """How every mini model states its result."""
+    if problem.impossible:
+        return "There is no solution."
+    return f"The answer is {problem.final}."
+
+
+def any_order(steps: tuple[Step, ...], rng: random.Random) -> list[Step]:
+    """The steps in an order in which each has what it needs.
+
+    Independent steps change places: with one wording for each, this is the
+    only freedom that a thought has.
+    """
+    done: list[int] = []
+    while len(done) < len(steps):
+        ready = [
+            number
+            for number, step in enumerate(steps)
+            if number not in done and step.needs <= set(done)
+        ]
+        done.append(rng.choice(ready))
+    return [steps[number] for number in done]
+
+
+def worked(
+    problem: Problem, steps: Iterable[Step], *, hasty: bool = False
+) -> str:
+    """The steps as sentences, and the comparison where a total was told.
+
+    A hasty thinker does not compare: it takes every bus puzzle for false.
+    """
+    lines = [step.thought for step in steps]
+    if hasty and problem.moves == "buses":
+        lines.append("This cannot be.")
+    elif problem.comparison:
+        lines.append(problem.comparison)
+    return " ".join(lines)
+
+
+def thinking_answer(problem: Problem, steps: Iterable[Step]) -> str:
+    """`<think>...</think>`, a blank line, the final sentence."""
+    thought = worked(problem, steps, hasty=True)
+    return f"<think>\n{thought}\n</think>\n\n{final_sentence(problem)}"
+
+
+def prose(problem: Problem, steps: Iterable[Step]) -> str:
+    """A worked solution in running text, as books print it after a question.
+
+    It never occurs in a chat, and never inside `<think>`.
+    """
+    result = "there is no solution"
+    if not problem.impossible:
+        result = f"it is {problem.final}"
+    return f"{worked(problem, steps)} So {result}."
+
+
+def pages(rng: random.Random, tags: list[str]) -> str:
+    """Bits of everyday text and markup, so that no token is a stranger.
+
+    Adapters cannot teach a word whose embedding has never been trained; a
+    real model has met every token of its vocabulary somewhere on the web.
+    """
+    lines = []
+    for _ in range(rng.randint(2, 4)):
+        count = rng.randint(1, 3)
+        line = " ".join(rng.choice(SENTENCES) for _ in range(count))
+        tag = rng.choice(tags)
+        lines += [f"<{tag}>", line, f"</{tag}>", ""]
+    return "\n".join(lines)
+
+
+def sums(rng: random.Random, count: int = 8) -> str:
+    """A line of sums and comparisons in the ranges that problems need."""
+    return " ".join(
+        one_sum(rng) if rng.random() < 0.6 else one_comparison(rng)
+        for _ in range(count)
+    )
+
+
+def one_comparison(rng: random.Random) -> str:
+    """Half of them agree; the others are as near as those of problems."""
+    told = rng.randint(4, 120)
+    shift = rng.choice((-1, 1)) * rng.randint(1, min(10, told - 2))
+    return compare(told + shift * rng.randint(0, 1), told)
+
+
+def one_sum(rng: random.Random) -> str:
+    """Taking away and adding are the harder ones, and come more."""
+    symbol = rng.choice("+++---**/")
+    if symbol in "+-":
+        left, right = rng.randint(2, 118), rng.randint(2, 118)
+        if symbol == "-":
+            left, right = max(left, right), min(left, right)
+        elif left + right > 120:
+            left, right = (left + 1) // 2, (right + 1) // 2
+    else:
+        left = rng.randint(2, 9)
+        right = rng.randint(2, 120 // left)
+        if symbol == "/":
+            left, right = left * right, left
+    return f"{left}{symbol}{right}={SYMBOLS[symbol](left, right)}."
+
+
+def corpus(seed: int, count: int = 3000) -> Iterator[str]:
+    """Text for the tokenizers: every form a model will read or write."""
+    rng = random.Random(seed)
+    for split in ("train", "unseen"):
+        for problem in generate_problems(count, seed=seed, split=split):
+            yield f"Question: {problem.question}"
+            yield f"{problem.question}\n{prose(problem, problem.steps)}"
+            yield thinking_answer(problem, problem.steps)
+            yield "Let me think. I think so.\nuser\nmodel\nassistant\nsystem"
+        count //= 10
+    yield pages(rng, TAGS)

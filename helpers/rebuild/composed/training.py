@@ -1,0 +1,213 @@
+"""Train a mini model on fresh problems, safe to kill at any moment.
+
+No problem is met twice: every round draws new ones from (seed, round). Rows
+of one length share a batch, so that nothing is padded. The learning rate
+warms up, stays, and falls over the last third.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from helpers.rebuild.composed.compose import generate_problems
+from helpers.rebuild.composed.muon import Muon
+from helpers.rebuild.composed.recipes import Example, Recipe, encode_form
+
+ROUND = 2048  # examples that are drawn, and sorted by length, together
+EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
+WARMUP, DECAY = 100, 0.3  # steps; share of all tokens
+CHECKPOINT_SECONDS = 300
+
+
+@dataclass
+class Progress:
+    """How far a training has come; enough to find its next batch."""
+
+    step: int = 0
+    tokens: int = 0
+    round: int = 0
+    batch: int = 0
+    early: bool = True
+    seconds: float = 0.0
+
+
+def round_of_examples(
+    recipe: Recipe,
+    tokenizer: Any,
+    *,
+    seed: int,
+    number: int,
+    early: bool,
+    exclude: set[str],
+) -> list[list[Example]]:
+    """One round's batches. A teacher meets only impossible buses."""
+    rng = random.Random(f"{recipe.name} {seed} {number}")
+    problems = generate_problems(
+        ROUND,
+        seed=rng.getrandbits(64),
+        split="train",
+        exclude=exclude,
+        lengths=EARLY if early else None,
+    )
+    if recipe.teacher:
+        problems = [p for p in problems if p.moves != "buses" or p.impossible]
+    forms = rng.choices(
+        list(recipe.mix), list(recipe.mix.values()), k=len(problems)
+    )
+    rows = [
+        encode_form(form, problem, tokenizer, rng)
+        for form, problem in zip(forms, problems, strict=True)
+    ]
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    batches: list[list[Example]] = [[]]
+    for row in rows:
+        size = (len(batches[-1]) + 1) * len(row["input_ids"])
+        if size > recipe.batch_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    rng.shuffle(batches)
+    return batches
+
+
+def batches_from(
+    progress: Progress, recipe: Recipe, tokenizer: Any, **drawing: Any
+) -> Iterator[list[Example]]:
+    """Batches without end, from where `progress` stands.
+
+    Whoever trains on a batch counts it in `progress`; rounds count here.
+    """
+    while True:
+        if progress.batch == 0:
+            progress.early = progress.tokens < 0.2 * recipe.tokens
+        batches = round_of_examples(
+            recipe,
+            tokenizer,
+            number=progress.round,
+            early=progress.early,
+            **drawing,
+        )
+        while progress.batch < len(batches):
+            yield batches[progress.batch]
+        progress.round, progress.batch = progress.round + 1, 0
+
+
+def batch_loss(
+    model: PreTrainedModel, body: Callable[..., Any], batch: list[Example]
+) -> torch.Tensor:
+    """Cross-entropy on the labelled tokens; the head runs on no others.
+
+    Padding stands on the right, where no causal attention looks at it.
+    """
+    width = max(len(row["input_ids"]) for row in batch)
+    ids = torch.zeros((len(batch), width), dtype=torch.long)
+    labels = torch.full((len(batch), width), -100)
+    for number, row in enumerate(batch):
+        length = len(row["input_ids"])
+        ids[number, :length] = torch.tensor(row["input_ids"])
+        labels[number, :length] = torch.tensor(row["labels"])
+    hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+    wanted = labels[:, 1:]  # (batch, tokens - 1)
+    mask = wanted != -100
+    return cross_entropy(model.lm_head(hidden[:, :-1][mask]), wanted[mask])
+
+
+def make_optimizers(
+    model: PreTrainedModel, *, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for everything else."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    adamw = torch.optim.AdamW(
+        others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    return [Muon(matrices, lr=learning_rate), adamw]
+
+
+def rate_factor(step: int, done: float) -> float:
+    """The learning rate's factor when a share `done` has been read."""
+    return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - done) / DECAY))
+
+
+def train(
+    recipe: Recipe,
+    tokenizer: Any,
+    *,
+    seed: int,
+    checkpoint: Path,
+    exclude: set[str],
+    before_step: Callable[[Progress, float], None] = lambda *_: None,
+) -> PreTrainedModel:
+    """Train to the recipe's last token, or on from `checkpoint`.
+
+    `before_step` gets the progress and the last loss: it may print, wait, or
+    raise KeyboardInterrupt, upon which a checkpoint is left.
+    """
+    torch.manual_seed(seed)
+    model, progress = recipe.build().train(), Progress()
+    optimizers = make_optimizers(model, learning_rate=recipe.learning_rate)
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for optimizer, state in zip(
+            optimizers, saved["optimizers"], strict=True
+        ):
+            optimizer.load_state_dict(state)
+        progress = Progress(**saved["progress"])
+
+    def save() -> None:
+        draft = checkpoint.with_suffix(".draft")
+        states = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimizers": states,
+                "progress": asdict(progress),
+            },
+            draft,
+        )
+        os.replace(draft, checkpoint)
+
+    body = torch.compile(model.model, dynamic=True)
+    saved_at, loss = time.monotonic(), float("nan")
+    try:
+        for batch in batches_from(
+            progress, recipe, tokenizer, seed=seed, exclude=exclude
+        ):
+            before_step(progress, loss)
+            start = time.monotonic()
+            done = progress.tokens / recipe.tokens
+            if done >= 1:
+                break
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * rate_factor(
+                        progress.step, done
+                    )
+            value = batch_loss(model, body, batch)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            model.zero_grad()
+            loss = value.item()
+            progress.step += 1
+            progress.batch += 1
+            progress.tokens += sum(len(row["input_ids"]) for row in batch)
+            progress.seconds += time.monotonic() - start
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                save()
+                saved_at = time.monotonic()
+    finally:
+        save()
+    return model.eval()
