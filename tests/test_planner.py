@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 
+from helpers import CourseError
 from helpers.models import add_lora, load_student
 from helpers.rebuild import memory_points
 from helpers.rebuild.memory_points import (
@@ -27,7 +28,7 @@ from helpers.scale.costs import (
     generation_seconds,
     training_seconds,
 )
-from helpers.scale.planner import PlanError, plan_memory, weight_bytes
+from helpers.scale.planner import plan_memory, weight_bytes
 from helpers.scale.shapes import load_shape, read_shape
 
 SMALL, QWEN = load_shape("gemma-3-270m-it"), load_shape("Qwen3-0.6B")
@@ -107,7 +108,7 @@ def test_plan_memory_generation_is_weights_and_cache():
     ],
 )
 def test_plan_memory_refuses_what_cannot_be(settings, message):
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(CourseError, match=message):
         plan_memory(QWEN, **settings)
 
 
@@ -160,7 +161,7 @@ def test_points_survive_writing_and_reading(tmp_path):
 
 def test_points_broken_file_has_a_cure(tmp_path):
     (tmp_path / "cpu.json").write_text('{"device": "cpu", "points": [{}]}')
-    with pytest.raises(PlanError, match="cpu.json is broken.*measure again"):
+    with pytest.raises(CourseError, match="cpu.json is broken.*measure again"):
         read_points(tmp_path)
 
 

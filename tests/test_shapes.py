@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from helpers import CourseError
 from helpers.profiles import MODELS
 from helpers.scale.shapes import (
     CONFIGS,
-    PlanError,
     known_models,
     load_shape,
     read_shape,
@@ -72,7 +72,7 @@ def test_load_shape_takes_a_hub_id():
 
 
 def test_load_shape_unknown_lists_the_known():
-    with pytest.raises(PlanError, match="no config for .*Qwen3-0.6B"):
+    with pytest.raises(CourseError, match="no config for .*Qwen3-0.6B"):
         load_shape("nobody/nothing")
 
 
@@ -82,16 +82,16 @@ def test_load_shape_unknown_lists_the_known():
 )
 def test_load_shape_broken_config_is_a_sentence(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(CourseError, match=message):
         load_shape(str(tmp_path))
 
 
 def test_read_shape_refuses_what_was_not_counted():
-    with pytest.raises(PlanError, match="'qwen3_moe' has not been counted"):
+    with pytest.raises(CourseError, match="'qwen3_moe' has not been counted"):
         read_shape({"model_type": "qwen3_moe"})
     config = config_of("Qwen3-0.6B")
     del config["hidden_size"]
-    with pytest.raises(PlanError, match="no 'hidden_size'"):
+    with pytest.raises(CourseError, match="no 'hidden_size'"):
         read_shape(config)
 
 

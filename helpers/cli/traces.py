@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from helpers.cli.commands import command_parser
 from helpers.models import processes
-from helpers.profiles import get_profile
+from helpers.profiles import Profile, get_profile
 from helpers.traces import audit_traces
 
 ENGINES = ("transformers", "vllm")
@@ -89,7 +90,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write(options, problems, path, profile):
+def write(
+    options: argparse.Namespace,
+    problems: list[dict],
+    path: Path,
+    profile: Profile,
+) -> Any:
     """The traces by whoever the options name; imports only what that needs."""
     given = {"profile": profile, "seed": options.seed}
     if options.server:

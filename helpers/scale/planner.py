@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from helpers import CourseError
 from helpers.scale.shapes import PlanError, Shape, load_shape
 
 __all__ = [
@@ -78,7 +79,7 @@ def plan_memory(
     trains all weights (bits 16), in float32 under bfloat16 autocast. chunk:
     positions whose logits exist at once, in `sft` and `logit_chunked`.
     prompt: how much of `length` is read at once, in `generate`. The logit
-    methods hold `teacher` too. Raises PlanError for what cannot be.
+    methods hold `teacher` too. Raises CourseError for what cannot be.
     """
     check(shape, method, bits, rank, batch, length, chunk, teacher)
     tokens = batch * length
@@ -150,24 +151,24 @@ def check(
     chunk: int,
     teacher: Shape | None,
 ) -> None:
-    """Raise PlanError for settings that make no sense together."""
+    """Raise CourseError for settings that make no sense together."""
     if method not in METHODS:
-        raise PlanError(
+        raise CourseError(
             f"method {method!r}: choose one of {', '.join(METHODS)}."
         )
     if bits not in WEIGHT_BYTES:
-        raise PlanError(f"{bits} bits: choose 4, 16 or 32.")
+        raise CourseError(f"{bits} bits: choose 4, 16 or 32.")
     if rank == 0 and bits == 4 and method != "generate":
-        raise PlanError(
+        raise CourseError(
             "4-bit weights cannot be trained themselves: give a rank of at "
             "least 1, or 16 bits."
         )
     if min(batch, length, chunk) < 1 or rank < 0:
-        raise PlanError("batch, length and chunk start at 1, the rank at 0.")
+        raise CourseError("batch, length and chunk start at 1, the rank at 0.")
     if method.startswith("logit") and teacher is None:
-        raise PlanError("logit distillation holds a teacher: name one.")
+        raise CourseError("logit distillation holds a teacher: name one.")
     if method.startswith("logit") and not same_words(shape, teacher):
-        raise PlanError(
+        raise CourseError(
             f"the vocabularies differ ({shape.vocabulary:,} and "
             f"{teacher.vocabulary:,} tokens): logit distillation needs one. "
             "Choose two models of one family."

@@ -23,8 +23,7 @@ BIASED = ("qwen2",)
 FAMILIES = ("llama", *NORMED_HEADS, *BIASED)
 
 
-class PlanError(CourseError):
-    """A model or a setting that cannot be planned; says what to do."""
+PlanError = CourseError  # the name that older callers catch
 
 
 @dataclass(frozen=True)
@@ -106,13 +105,13 @@ class Shape:
 def read_shape(config: Mapping[str, Any]) -> Shape:
     """The shape in the text of a config.json.
 
-    Raises PlanError for an architecture that was not counted here, and for
+    Raises CourseError for an architecture that was not counted here, and for
     one that lacks a number.
     """
     config = config.get("text_config") or config  # Gemma 3 from 4B up
     family = str(config.get("model_type"))
     if family not in FAMILIES:
-        raise PlanError(
+        raise CourseError(
             f"model_type {family!r} has not been counted here. Known are "
             f"{', '.join(FAMILIES)}; mixtures of experts are not among them."
         )
@@ -142,7 +141,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             sliding=sliding,
         )
     except KeyError as error:
-        raise PlanError(
+        raise CourseError(
             f"the config has no {error.args[0]!r}. Give the config.json of "
             "a Hugging Face model folder."
         ) from error
@@ -158,12 +157,12 @@ def load_shape(name: str) -> Shape:
     """A shipped name or hub id, or a folder with a config.json.
 
     Any other hub id is looked up on the hub: its config alone, some
-    kilobytes. Raises PlanError when there is none to be had.
+    kilobytes. Raises CourseError when there is none to be had.
     """
     folder, shipped = Path(name), CONFIGS / f"{Path(name).name}.json"
     local = folder.is_absolute() or name.startswith(".")
     if local and not (folder / "config.json").is_file():
-        raise PlanError(
+        raise CourseError(
             f"{folder.name}: no config.json in that folder. Name a Hugging "
             "Face model folder, or a hub id."
         )
@@ -176,16 +175,16 @@ def load_shape(name: str) -> Shape:
     try:
         return read_shape(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:
-        if isinstance(error, PlanError):
+        if isinstance(error, CourseError):
             raise
-        raise PlanError(
+        raise CourseError(
             f"{path.name} of {folder.name} cannot be read: {error}. Give a "
             "folder with a config.json, or a hub id."
         ) from error
 
 
 def from_hub(name: str) -> Path:
-    """Fetch the config.json of a hub model; PlanError where it fails."""
+    """Fetch the config.json of a hub model; CourseError where it fails."""
     try:
         from huggingface_hub import hf_hub_download
 
@@ -193,7 +192,7 @@ def from_hub(name: str) -> Path:
             hf_hub_download(name, "config.json", revision=revision_of(name))
         )
     except Exception as error:  # the hub raises many kinds
-        raise PlanError(
+        raise CourseError(
             f"no config for {name!r} ({type(error).__name__}). Give a folder "
             f"with a config.json, or one of: {', '.join(known_models())}."
         ) from error
