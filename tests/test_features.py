@@ -1,96 +1,214 @@
-"""helpers.features and helpers.trainer, on tiny models."""
+"""helpers.features: losses of states, CKA, layer maps and hooks."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
-from transformers import Qwen3ForCausalLM
+from torch import nn
+from torch.nn import functional
 
-from helpers.distill import Lesson, Objective, distill_student
 from helpers.features import (
+    FEATURE_KINDS,
+    RELATION_TEMPERATURE,
     FeatureTerm,
     Projectors,
     depth,
+    hidden_state_loss,
     layer_map,
     linear_cka,
+    relation_loss,
     tapped,
 )
-from helpers.losses import LossError
-from helpers.models import add_lora, load_student, load_teacher
-from helpers.sft import RunError
+from helpers.losses import LossError, shift_for_next_token
+from helpers.models import add_lora, load_student
 
+MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
+each_kind = pytest.mark.parametrize("kind", FEATURE_KINDS)
 
 
-@pytest.fixture(scope="module")
-def teacher():
-    return tiny.teacher()
+def noise(*shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory):
-    """One folder for the trainings of this file: each has its own run."""
-    folder = tmp_path_factory.mktemp("features")
-    return tiny.pair(folder, learning_rate=1e-3)
+def states(width, seed):
+    return noise(2, 5, width, seed=seed)
 
 
-def train(profile, teacher, term, *, run="features", soft=0.0, **options):
-    objective = Objective(soft=soft, features=term)
-    cache = options.pop("cache", None)
-    return distill_student(
-        Lesson(tiny.traces(12), teacher, objective, cache),
-        profile=profile,
-        run=run,
-        epochs=options.pop("epochs", 1),
-        progress=False,
-        **options,
+def rotation(width):
+    return torch.linalg.qr(noise(width, width, seed=9)).Q
+
+
+# --- losses ---
+
+
+@each_kind
+def test_identical_states_give_zero_and_others_do_not(kind):
+    same = states(6, 1)
+    loss = hidden_state_loss(same.clone(), same, MASK, kind=kind)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert hidden_state_loss(states(6, 2), same, MASK, kind=kind) > 0.05
+
+
+@pytest.mark.parametrize(
+    "kind, student, teacher, mask, expected",
+    [
+        ("mse", [[1, 0], [9, 9]], [[1, 2], [0, 0]], [1, 0], 4 / 5),
+        ("mse", [[0, 0], [0, 0]], [[1, 2], [0, 0]], [1, 0], 1.0),
+        # blind to length: 45 degrees apart, then none
+        ("cosine", [[3, 0], [0, 5]], [[1, 1], [0, 0.1]], [1, 1], 0.146447),
+    ],
+)
+def test_two_positions_by_hand(kind, student, teacher, mask, expected):
+    student, teacher = (
+        torch.tensor([rows]).float() for rows in (student, teacher)
+    )
+    loss = hidden_state_loss(student, teacher, torch.tensor([mask]), kind=kind)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_cosine_is_half_the_squared_error_of_unit_vectors():
+    student, teacher = states(6, 1), states(6, 2)
+    ours, theirs = (
+        functional.normalize(x, dim=-1) for x in (student, teacher)
+    )
+    error = (ours - theirs).square().sum(-1)[MASK].mean() / 2
+    loss = hidden_state_loss(student, teacher, MASK, kind="cosine")
+    torch.testing.assert_close(loss, error)
+
+
+def test_relation_by_hand():
+    """Three positions; the softmax of two cosines each."""
+    student = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]).double()
+    teacher = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]]).double()
+    q = torch.tensor([[1.0, 0], [1, 0], [0, 0]]).double()
+    p = torch.tensor([[0, 0], [0, 1.0], [0, 1]]).double()
+    q, p = ((x / RELATION_TEMPERATURE).log_softmax(-1) for x in (q, p))
+    expected = functional.kl_div(q, p, log_target=True, reduction="sum") / 3
+    loss = relation_loss(student, teacher, torch.ones(1, 3).bool())
+    torch.testing.assert_close(loss, expected)
+
+
+def test_relation_does_not_see_rotation_scale_or_width():
+    student, teacher = states(4, 1), states(6, 2)
+    usual = hidden_state_loss(student, teacher, MASK, kind="relation")
+    student, teacher = 3 * student @ rotation(4), 0.2 * teacher @ rotation(6)
+    turned = hidden_state_loss(student, teacher, MASK, kind="relation")
+    assert usual.item() > 0.01
+    torch.testing.assert_close(turned, usual)
+
+
+@each_kind
+def test_masked_out_positions_are_inert(kind):
+    student, teacher = states(6, 1), states(6, 2)
+    usual = hidden_state_loss(student, teacher, MASK, kind=kind)
+    student[~MASK], teacher[~MASK] = 1e3, -7.0
+    changed = hidden_state_loss(student, teacher, MASK, kind=kind)
+    torch.testing.assert_close(changed, usual)
+
+
+@each_kind
+def test_empty_mask_is_zero_with_a_finite_gradient(kind):
+    student = states(6, 1).requires_grad_()
+    loss = hidden_state_loss(student, states(6, 2), ~MASK & MASK, kind=kind)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(student.grad).all()
+
+
+@each_kind
+def test_gradient_agrees_with_finite_differences(kind):
+    teacher = states(3, 2)
+    assert torch.autograd.gradcheck(
+        lambda student: hidden_state_loss(student, teacher, MASK, kind=kind),
+        states(3, 1).requires_grad_(),
     )
 
 
-def losses(done):
-    return [entry["loss"] for entry in done.log]
+@pytest.mark.parametrize("kind", ["mse", "cosine"])
+def test_gradient_reaches_student_and_projector_not_teacher(kind):
+    student = states(4, 1).requires_grad_()
+    teacher = states(6, 2).requires_grad_()
+    projector = nn.Linear(4, 6, bias=False, dtype=torch.float64)
+    hidden_state_loss(
+        student, teacher, MASK, projector=projector, kind=kind
+    ).backward()
+    assert (student.grad[~MASK] == 0).all() and student.grad.any()
+    assert projector.weight.grad.any()
+    assert teacher.grad is None
 
 
-def noise(rows, columns, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, columns, generator=generator)
+def test_mask_of_the_shift_takes_the_position_before_the_answer():
+    """The state that predicts the first answer token counts, its own not."""
+    labels = torch.tensor([[-100, -100, 5, 6]])
+    student, teacher = torch.zeros(1, 4, 2), torch.zeros(1, 4, 2)
+    teacher[0, 1] = 1.0  # predicts label 5
+    teacher[0, 3] = 100.0  # predicts nothing that is trained
+    ours, targets, mask = shift_for_next_token(student, labels)
+    theirs, _, _ = shift_for_next_token(teacher, labels)
+    assert targets[mask].tolist() == [5, 6]
+    loss = hidden_state_loss(ours + 1.0, theirs, mask)
+    assert loss.item() == pytest.approx(2 / 2)  # one right, one off by (1, 1)
 
 
-# --- CKA, maps, states ---
+@pytest.mark.parametrize(
+    "student, teacher, mask, kind, match",
+    [
+        ((2, 5, 4), (2, 5, 6), MASK, "mse", "4 wide .* 6.*projector"),
+        ((2, 4, 6), (2, 5, 6), MASK, "cosine", "does not fit|same rows"),
+        ((2, 5, 6), (2, 5, 6), MASK[:, :2], "mse", "mask .* does not fit"),
+        ((2, 5, 6), (2, 5, 6), MASK, "cka", "unknown kind 'cka'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(student, teacher, mask, kind, match):
+    student, teacher = torch.zeros(student), torch.zeros(teacher)
+    with pytest.raises(LossError, match=match):
+        hidden_state_loss(student, teacher, mask, kind=kind)
+
+
+@each_kind
+def test_nan_is_named(kind):
+    broken = states(6, 1)
+    broken[1, 1] = float("nan")
+    with pytest.raises(LossError, match="NaN"):
+        hidden_state_loss(broken, states(6, 2), MASK, kind=kind)
+
+
+def test_half_precision_is_computed_in_float32():
+    student, teacher = states(6, 1).bfloat16(), states(6, 2).bfloat16()
+    loss = hidden_state_loss(student, teacher, MASK)
+    assert loss.dtype == torch.float32
+
+
+# --- CKA, maps, projectors ---
 
 
 def test_cka_of_a_rotated_scaled_shifted_copy_is_one():
-    first = noise(40, 6, 1).double()
-    turned = torch.linalg.qr(noise(6, 6, 2).double()).Q
-    assert linear_cka(first, 3 * first @ turned + 5).item() == pytest.approx(1)
-    stretched = first @ torch.diag(torch.tensor([9.0, 1, 1, 1, 1, 1]).double())
+    first = noise(40, 6, seed=1)
+    copy = 3 * first @ rotation(6) + 5
+    assert linear_cka(first, copy).item() == pytest.approx(1)
+    stretched = first * torch.tensor([9, 1, 1, 1, 1, 1])
     assert linear_cka(first, stretched).item() < 0.9
 
 
 def test_cka_of_independent_noise_is_small_and_symmetric():
-    first, second = noise(4000, 6, 1), noise(4000, 4, 2)
-    forth, back = linear_cka(first, second), linear_cka(second, first)
-    assert 0 <= forth.item() < 0.01
-    assert forth.item() == pytest.approx(back.item())
+    first, second = noise(4000, 6, seed=1), noise(4000, 4, seed=2)
+    there, back = linear_cka(first, second), linear_cka(second, first)
+    assert 0 <= there.item() < 0.01
+    assert there.item() == pytest.approx(back.item())
+    with pytest.raises(LossError, match="4000 and 39 positions"):
+        linear_cka(first, second[:39])
 
 
-def test_cka_by_hand():
-    """(0,1,2) and (0,1,0): centred dot products 0 over 2 * 2/3 -> 0."""
-    first = torch.tensor([[0.0], [1.0], [2.0]])
-    assert linear_cka(
-        first, torch.tensor([[0.0], [1.0], [0.0]])
-    ).item() == pytest.approx(0)
-    third = torch.tensor([[0.0], [0.0], [1.0]])  # correlation 0.866
-    assert linear_cka(first, third).item() == pytest.approx(0.75)
-
-
-def test_cka_needs_the_same_positions():
-    with pytest.raises(LossError, match="40 and 39 positions"):
-        linear_cka(noise(40, 3, 1), noise(39, 3, 1))
+@pytest.mark.parametrize(
+    "second, expected", [([0, 1, 0], 0.0), ([0, 0, 1], 0.75)]
+)
+def test_cka_of_one_column_is_the_squared_correlation(second, expected):
+    first, second = torch.tensor([[0.0, 1, 2]]).T, torch.tensor([second]).T
+    cka = linear_cka(first, second.float())
+    assert cka.item() == pytest.approx(expected)
 
 
 def test_layer_maps():
@@ -107,169 +225,55 @@ def test_layer_maps():
         layer_map("first", 2, 4)
 
 
-def test_tapped_states_equal_output_hidden_states(teacher):
-    model = teacher.model
-    with torch.no_grad(), tapped(model, [0, 1, 2]) as states:
-        asked = model(input_ids=IDS, output_hidden_states=True)
-    assert sorted(states) == [0, 1, 2] and depth(model) == 2
-    for layer, state in states.items():
-        assert torch.equal(state, asked.hidden_states[layer])
-    with torch.no_grad():
-        model(input_ids=IDS + 1)
-    assert torch.equal(states[2], asked.hidden_states[2])  # hooks are gone
-
-
-def test_tapped_works_through_adapters(profile):
-    student = add_lora(load_student(profile), rank=2)
-    with torch.no_grad(), tapped(student.model, [1]) as states:
-        asked = student.model(input_ids=IDS, output_hidden_states=True)
-    assert torch.equal(states[1], asked.hidden_states[1])
-
-
-# --- the trainer ---
-
-
-@pytest.mark.parametrize("kind", ["mse", "cosine", "relation"])
-def test_feature_loss_falls_and_teacher_never_changes(profile, teacher, kind):
-    before = [p.detach().clone() for p in teacher.model.parameters()]
-    term = FeatureTerm("even", 1.0, kind)
-    done = train(profile, teacher, term, run=f"falls-{kind}", epochs=3)
-    assert losses(done)[-1] < losses(done)[0]
-    assert all(map(torch.equal, before, teacher.model.parameters()))
-    assert all(p.grad is None for p in teacher.model.parameters())
-    final = done.folder / "final"  # the student that is exported
-    assert not (final / "projectors.safetensors").exists()
-    assert all(
-        "lora" in n for n in load_file(final / "adapter_model.safetensors")
-    )
-
-
-def test_weight_zero_is_the_training_without_features(profile, teacher):
-    plain = train(profile, teacher, None, run="plain", soft=0.6)
-    zero = train(
-        profile, teacher, FeatureTerm("last", 0.0), run="zero", soft=0.6
-    )
-    assert losses(plain) == pytest.approx(losses(zero), abs=1e-6)
-
-
-def test_self_as_teacher_costs_nothing(profile):
-    """The student's own states, relations: the feature part is 0."""
-    whole = replace(profile, load_in_4bit=False)
-    student = load_teacher(whole, whole.student)
-    term = FeatureTerm("last", 50.0, "relation")
-    first = train(whole, student, term, run="self")
-    plain = train(whole, student, None, run="self-plain")
-    assert losses(first)[0] == pytest.approx(losses(plain)[0], abs=1e-3)
-
-
-def test_chunked_objective_takes_features_too(profile, teacher):
-    term = FeatureTerm("even", 0.5, "relation")
-    whole = Objective(features=term)
-    runs = [
-        distill_student(
-            Lesson(tiny.traces(12), teacher, objective),
-            profile=profile,
-            run=f"chunk{objective.chunk}",
-            epochs=1,
-            progress=False,
-        )
-        for objective in (whole, replace(whole, chunk=7))
-    ]
-    assert losses(runs[0]) == pytest.approx(losses(runs[1]), abs=1e-5)
-
-
-def test_accumulated_steps_equal_one_large_batch(profile, teacher):
-    term = FeatureTerm("even", 1.0, "cosine")
-    whole = replace(profile, batch_size=4, gradient_accumulation=1)
-    parts = replace(profile, batch_size=1, gradient_accumulation=4)
-    one = train(whole, teacher, term, run="whole")
-    four = train(parts, teacher, term, run="parts")
-    assert losses(one) == pytest.approx(losses(four), abs=1e-4)
-
-
-def test_killed_run_goes_on_with_its_projectors(profile, teacher, monkeypatch):
-    term = FeatureTerm(((1, 1), (2, 2)), 1.0, "mse")
-    straight = train(profile, teacher, term, run="straight", epochs=2)
-    from helpers.trainer import FeatureTrainer
-
-    usual = FeatureTrainer.more_loss
-
-    def dies(self, *args):
-        if self.state.epoch and self.state.epoch >= 1.2:
-            raise KeyboardInterrupt
-        return usual(self, *args)
-
-    monkeypatch.setattr(FeatureTrainer, "more_loss", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train(profile, teacher, term, run="killed", epochs=2)
-    monkeypatch.setattr(FeatureTrainer, "more_loss", usual)
-    resumed = train(profile, teacher, term, run="killed", epochs=2)
-    assert losses(resumed)[-1] == pytest.approx(losses(straight)[-1], abs=1e-4)
-
-
-def test_full_fine_tuning_works_and_saves_no_projector(profile, teacher):
-    plain = replace(profile, load_in_4bit=False)
-    student = load_teacher(plain, plain.student)
-    assert isinstance(student.model, Qwen3ForCausalLM)
-    student.model.train().requires_grad_(True)
-    before = student.model.model.layers[0].mlp.up_proj.weight.detach().clone()
-    done = train(
-        plain,
-        teacher,
-        FeatureTerm("even", 1.0, "cosine"),
-        run="full",
-        student=student,
-    )
-    after = student.model.model.layers[0].mlp.up_proj.weight
-    assert not torch.equal(before, after)
-    again = load_teacher(plain, str(done.folder / "final"))
-    with torch.no_grad():
-        ours = student.model.eval()(input_ids=IDS).logits
-        theirs = again.model(input_ids=IDS).logits
-    assert torch.equal(ours, theirs)
-
-
-def test_projectors_have_orthonormal_starts():
-    pairs = ((1, 1), (2, 3))
-    maps = Projectors(pairs, 4, 6, seed=7)
-    assert sum(p.numel() for p in maps.parameters()) == 2 * 4 * 6
-    weight = maps.maps["2_3"].weight  # (6, 4)
-    assert torch.allclose(weight.T @ weight, torch.eye(4), atol=1e-5)
-    again = Projectors(pairs, 4, 6, seed=7)
-    assert torch.equal(again.maps["1_1"].weight, maps.maps["1_1"].weight)
-
-
-def test_refusals_are_sentences(profile, teacher):
-    with pytest.raises(LossError, match="no layer 3"):
-        with tapped(teacher.model, [3]):
-            pass
-    with pytest.raises(LossError, match="teacher has no layer 9"):
-        train(profile, teacher, FeatureTerm(((1, 9),)), run="deep")
-    with pytest.raises(LossError, match="student has no layer -1"):
-        train(profile, teacher, FeatureTerm(((-1, 1),)), run="negative")
+def test_feature_terms_are_checked_when_they_are_made():
     with pytest.raises(LossError, match="weight is -1.0"):
         FeatureTerm("even", -1.0)
     with pytest.raises(LossError, match="no pair of layers"):
         FeatureTerm(())
-    with pytest.raises(RunError, match="teacher in memory"):
-        train(
-            profile,
-            replace(teacher, model=None),
-            FeatureTerm("even"),
-            run="cache",
-            cache=object(),
-        )
+
+
+def test_projectors_start_orthonormal_and_from_their_seed():
+    first, second = (
+        Projectors(((1, 1), (2, 3)), 4, 6, seed=7).maps["2_3"].weight
+        for _ in range(2)
+    )  # (6, 4)
+    assert torch.allclose(first.T @ first, torch.eye(4), atol=1e-5)
+    assert torch.equal(first, second)
+
+
+# --- hooks ---
+
+
+def test_tapped_states_equal_output_hidden_states():
+    model = tiny.teacher().model
+    with torch.no_grad(), tapped(model, [0, 1, 2]) as taken:
+        asked = model(input_ids=IDS, output_hidden_states=True)
+    assert sorted(taken) == [0, 1, 2] and depth(model) == 2
+    for layer, state in taken.items():
+        assert torch.equal(state, asked.hidden_states[layer])
+    with torch.no_grad():
+        model(input_ids=IDS + 1)
+    assert torch.equal(taken[2], asked.hidden_states[2])  # hooks are gone
+    with pytest.raises(LossError, match="no layer 3"), tapped(model, [3]):
+        pass
+
+
+def test_tapped_works_through_adapters(tmp_path):
+    student = add_lora(load_student(tiny.pair(tmp_path)), rank=2)
+    with torch.no_grad(), tapped(student.model, [1]) as taken:
+        asked = student.model(input_ids=IDS, output_hidden_states=True)
+    assert torch.equal(taken[1], asked.hidden_states[1])
 
 
 def test_tapped_reads_the_last_states_of_a_decoder_that_skips_its_norm(
-    teacher, monkeypatch
+    monkeypatch,
 ):
     """As Unsloth's on a GPU: the norm's weight is read, no module called."""
-    norm = teacher.model.get_decoder().norm
-    unhooked = type(
-        "Unhooked", (type(norm),), {"__call__": type(norm).forward}
-    )
+    model = tiny.teacher().model
+    norm = model.get_decoder().norm
+    usual = type(norm)
+    unhooked = type("Unhooked", (usual,), {"__call__": usual.forward})
     monkeypatch.setattr(norm, "__class__", unhooked)
-    with torch.no_grad(), tapped(teacher.model, [1, 2]) as states:
-        asked = teacher.model(input_ids=IDS, output_hidden_states=True)
-    assert torch.equal(states[2], asked.hidden_states[2])
+    with torch.no_grad(), tapped(model, [1, 2]) as taken:
+        asked = model(input_ids=IDS, output_hidden_states=True)
+    assert torch.equal(taken[2], asked.hidden_states[2])

@@ -1,0 +1,175 @@
+"""The chunked loss: the same numbers, in less memory."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from loss_cases import KINDS, SOME, gradient
+from torch.nn import functional
+
+from helpers.losses import LossError, chunked_kd_loss, kd_loss, output_head
+
+
+def hidden(dtype=torch.float32):
+    """The student's states (2, 3, 5) and head (11 tokens), the teacher's."""
+    torch.manual_seed(4)
+    ours, theirs = torch.randn(2, 2, 3, 5, dtype=dtype)
+    heads = [torch.nn.Linear(5, 11, bias=False, dtype=dtype) for _ in range(2)]
+    return ours.requires_grad_(), heads[0], theirs, heads[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [1, 2, 128])
+@pytest.mark.parametrize(
+    "dtype, within", [(torch.float32, 1e-5), (torch.float64, 1e-10)]
+)
+def test_chunked_equals_whole_with_gradients(kind, chunk, dtype, within):
+    ours, head, theirs, their_head = parts = hidden(dtype)
+    options = {"temperature": 1.5, "kind": kind, "beta": 0.3, "skew": 0.2}
+    mask = torch.tensor([[1, 0, 1], [0, 1, 1]])
+    whole = kd_loss(head(ours), their_head(theirs), mask, **options)
+    loss = chunked_kd_loss(*parts, mask, chunk=chunk, **options)
+    close = {"atol": within, "rtol": within}
+    torch.testing.assert_close(loss, whole, **close)
+    gradients = gradient(loss, ours, head.weight)
+    expected = gradient(whole, ours, head.weight)
+    torch.testing.assert_close(gradients, expected, **close)
+    assert all(g.abs().sum() > 0.01 for g in gradients)
+
+
+def test_heads_may_be_weights():
+    ours, head, theirs, their_head = parts = hidden()
+    weights = ours, head.weight, theirs, their_head.weight
+    assert chunked_kd_loss(*weights, SOME) == chunked_kd_loss(*parts, SOME)
+    with pytest.raises(LossError, match="are 9 wide and the teacher's 11"):
+        chunked_kd_loss(ours, head.weight[:9], theirs, their_head, SOME)
+
+
+def test_gradient_reaches_only_the_student():
+    ours, head, theirs, their_head = parts = hidden()
+    theirs.requires_grad_()
+    chunked_kd_loss(*parts, SOME).backward()
+    assert ours.grad is not None and head.weight.grad is not None
+    # a head that changes nothing hands its input on, gradient and all
+    identity = torch.nn.Identity()
+    chunked_kd_loss(ours, identity, theirs, identity, SOME).backward()
+    assert theirs.grad is None and their_head.weight.grad is None
+
+
+@pytest.mark.parametrize("mask", [SOME, SOME & ~SOME])
+def test_head_can_be_trained_alone(mask):
+    ours, head, theirs, their_head = hidden()
+    loss = chunked_kd_loss(ours.detach(), head, theirs, their_head, mask)
+    (found,) = gradient(loss, head.weight)
+    assert bool(found.abs().sum()) == bool(mask.any())
+
+
+def test_heads_see_few_masked_in_positions_at_a_time():
+    ours, head, theirs, their_head = parts = hidden()
+    sizes = {head: [], their_head: []}
+    for module, seen in sizes.items():
+        module.register_forward_hook(
+            lambda _, args, __, seen=seen: seen.append(len(args[0]))
+        )
+    mask = torch.tensor([[1, 0, 1], [1, 1, 1]])
+    loss = chunked_kd_loss(*parts, mask, chunk=2)
+    assert list(sizes.values()) == [[2, 2, 1], [2, 2, 1]]
+    loss.backward()  # makes them again, in whichever order
+    assert sorted(sizes[head]) == [1, 1, 2, 2, 2, 2]
+
+
+def test_no_logits_are_kept_for_the_backward_pass():
+    ours, head, theirs, their_head = parts = hidden()
+
+    def large_tensors_kept(make_loss):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.nelement()) or tensor,
+            lambda tensor: tensor,
+        ):
+            make_loss()
+        return sum(size >= 3 * 11 for size in sizes)  # 3 positions' logits
+
+    whole = large_tensors_kept(
+        lambda: kd_loss(head(ours), their_head(theirs), SOME)
+    )
+    chunked = large_tensors_kept(lambda: chunked_kd_loss(*parts, SOME))
+    assert whole > 3
+    assert chunked <= 1  # at most the head's own weight
+
+
+def with_head(*, bias=False, **config):
+    """A tiny Gemma whose head has a bias, or its configuration a scale."""
+    model = copy.deepcopy(tiny.plain_student().model)
+    head = model.lm_head
+    model.lm_head = torch.nn.Linear(*reversed(head.weight.shape), bias=bias)
+    model.lm_head.weight.data = 3 * head.weight.detach()
+    if bias:
+        torch.nn.init.normal_(model.lm_head.bias, std=5.0)
+    model.config.update(config)
+    return model
+
+
+CHANGES = [{"bias": True}, {"final_logit_softcapping": 3.0}]
+
+
+@pytest.mark.parametrize("change", [{}, *CHANGES])
+def test_output_head_gives_the_models_own_logits(change):
+    model = with_head(**change)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        answer = model(input_ids=ids, output_hidden_states=True)
+        states = answer.hidden_states[-1]
+        logits = output_head(model, 900)(states)
+        bare = functional.linear(states, model.lm_head.weight[:900])
+    torch.testing.assert_close(logits, answer.logits[..., :900])
+    assert torch.allclose(bare, logits) == (not change)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_chunked_loss_of_output_heads_is_the_models_own(change):
+    student, teacher = with_head(**change), tiny.plain_student().model
+    ids, mask = torch.tensor([[5, 6, 7, 8], [9, 8, 7, 6]]), torch.ones(2, 4)
+    with torch.no_grad():
+        ours, theirs = (
+            model(input_ids=ids, output_hidden_states=True)
+            for model in (student, teacher)
+        )
+    loss = chunked_kd_loss(
+        ours.hidden_states[-1],
+        output_head(student),
+        theirs.hidden_states[-1],
+        output_head(teacher),
+        mask,
+        chunk=3,
+    )
+    expected = kd_loss(ours.logits, theirs.logits, mask)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_output_head_applies_coheres_scale():
+    from transformers import CohereConfig, CohereForCausalLM
+
+    config = CohereConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logit_scale=0.25,
+        pad_token_id=0,
+    )
+    model = CohereForCausalLM(config).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        answer = model(input_ids=ids, output_hidden_states=True)
+        logits = output_head(model)(answer.hidden_states[-1])
+    torch.testing.assert_close(logits, answer.logits)
+
+
+def test_output_head_refuses_a_scale_that_it_does_not_know():
+    with pytest.raises(LossError, match="logits_scaling"):
+        output_head(with_head(logits_scaling=8.0))
