@@ -65,7 +65,7 @@ def read_traces(path: Path) -> list[dict]:
             "02, or `python3 -m helpers traces`, makes trace files."
         ) from error
     if not content:
-        raise TraceFileError(f"{path.name} is empty. Delete it, make it anew.")
+        raise TraceFileError(f"{path.name} is empty: delete it.")
     return parse_rows(content.removesuffix(b"\n") + b"\n", path.name)
 
 
@@ -155,8 +155,7 @@ def filter_traces(
         if max_tokens is not None:
             tokens = row["completion_tokens"]
             checks[f"longer than {max_tokens} tokens"] = tokens > max_tokens
-        against = [name for name, holds in checks.items() if holds]
-        if against:
+        if against := [name for name, holds in checks.items() if holds]:
             reasons[against[0]] += 1
         else:
             worth.append(row)
@@ -192,14 +191,15 @@ def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     if not path.exists():
         return 0
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    torn, start = content[len(whole) :], b'{"id": "'
+    whole, start = content[: content.rfind(b"\n") + 1], b'{"id": "'
+    torn = content[len(whole) :]
     rows = parse_rows(whole, path.name)
     check_fit(rows, problems, record, path.name)
-    if torn and not (torn.startswith(start) or start.startswith(torn)):
+    begun = start.startswith(torn) or torn.startswith(start)
+    if torn and (not begun or torn.count(start) > 1):  # cut one row at most
         raise TraceFileError(
-            f"{path.name} ends in a line that is no trace: {torn[:40]!r}. "
-            "Name another file, or delete that line."
+            f"{path.name} ends in what is no trace: {torn[:40]!r}. Name "
+            "another file, or delete that line (lines end in a line feed)."
         )
     if torn:
         os.truncate(path, len(whole))
@@ -215,8 +215,8 @@ def append(path: Path, text: str) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        reason = f"{error.strerror}. Make space or check permissions, then"
-        reason = f"cannot write {path.name}: {reason} run it again: it goes on"
+        cure = "Make space or check permissions, run it again: it goes on"
+        reason = f"cannot write {path.name}: {error.strerror}. {cure}"
         raise OSError(error.errno, reason) from error
 
 

@@ -100,6 +100,15 @@ def test_generate_traces_resumes_from_any_byte(whole, tmp_path):
         assert len(rows) == COUNT
 
 
+def test_generate_traces_never_cuts_more_than_a_row(whole, tmp_path):
+    """Without line feeds all the rows together would pass for a torn one."""
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(whole.replace(b"\n", b"\r"))
+    with pytest.raises(TraceFileError, match="line feed"):
+        make(path, tmp_path)
+    assert path.read_bytes() == whole.replace(b"\n", b"\r")
+
+
 def test_generate_traces_finished_file_costs_nothing(
     whole, tmp_path, monkeypatch
 ):
