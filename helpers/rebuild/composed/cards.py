@@ -19,7 +19,7 @@ FORMS = {
     "at_once": "questions in the chat format, answered at once",
     "prose": "questions followed by a worked solution in running text, never "
     "in the chat format",
-    "sums": "lines of arithmetic",
+    "sums": "lines of sums and comparisons",
     "pages": "everyday sentences and markup",
 }
 SPLITS = ("test", "unseen", "longer", "buses")

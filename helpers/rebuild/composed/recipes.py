@@ -95,8 +95,8 @@ RECIPES = (
     Recipe(
         name="mini-qwen3",
         build=lambda: qwen(hidden=192, layers=4, heads=6),
-        mix={"thinking": 0.9, "sums": 0.1},
-        tokens=60_000_000,
+        mix={"thinking": 0.8, "sums": 0.2},
+        tokens=30_000_000,
         **(QWEN | {"template": vocabulary.QWEN_THINKING_TEMPLATE}),
     ),
     Recipe(
