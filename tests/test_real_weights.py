@@ -193,7 +193,6 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
         [thinking(problem) for problem in learned],
         profile=profile,
         student=loaded,
-        rank=8,
         epochs=1,
         progress=False,
     )

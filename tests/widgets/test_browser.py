@@ -83,7 +83,8 @@ def lab(tmp_path_factory) -> Iterator[str]:
     """
     place = tmp_path_factory.mktemp("lab")
     copy_without_outputs(place / "notebooks")
-    settings = write_settings(place / "settings")
+    settings = place / "settings"
+    write_settings(settings)
     tracker = settings / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
     (tracker / "tracker.jupyterlab-settings").write_text(
