@@ -30,6 +30,7 @@ from helpers.runs import (
     run_training,
 )
 from helpers.sft import encode_traces, prepared, trainer_options
+from helpers.trainer import DistillTrainer, FeatureTrainer
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,6 @@ class Lesson:
         Raises LossError when the vocabularies do not agree, CourseError for
         a cache of other rows.
         """
-        from helpers.trainer import DistillTrainer, FeatureTrainer
-
         objective, size = self.objective, len(student.tokenizer)
         online = self.cache is None
         if profile.kd_chunk and online:
