@@ -1,4 +1,4 @@
-"""`python3 -m helpers sweep`."""
+"""`python3 -m helpers sweep`: short trainings at several settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from helpers.widgets.sweeps import RESULTS, SWEEPS, find_sweep
 
 
 def main(argv: list[str]) -> int:
-    """`python3 -m helpers sweep`."""
+    """Train and score a student at each value; keep the results."""
     parser = command_parser("sweep", __doc__)
     parser.add_argument("what", nargs="?", default="rank", choices=SWEEPS)
     parser.add_argument("--values", type=float, nargs="+")

@@ -54,20 +54,25 @@ def outputs(path: Path) -> str:
 
 @pytest.mark.slow
 def test_run_executes_in_order_and_keeps_the_originals(course, capsys):
-    second = course("01_b.ipynb", "print(open('mark').read())")
-    course("00_a.ipynb", "print(open('mark', 'w').write('seen'))")
+    """The kernels get profile and seed, and where the results go."""
+    names = "'PROFILE', 'SEED', 'RESULTS_DIR'"
+    second = course(
+        "01_b.ipynb",
+        "import os\nprint(open('mark').read())",
+        f"for name in ({names}): print(os.environ['DISTILL_' + name])",
+    )
+    course("00_a.ipynb", "print(open('mark', 'w').write('first'))")
     course("solutions/00_a.ipynb", "1 / 0")
     before = second.read_bytes()
-    assert runner.main([]) == 0
-    copies = runner.RUNS / "notebooks"
-    assert outputs(copies / "01_b.ipynb") == "seen\n"
-    assert "seen" in (copies / "01_b.html").read_text(encoding="utf-8")
+    assert runner.main(["--profile=laptop", "--seed=3"]) == 0
     assert second.read_bytes() == before
+    copies = runner.RUNS / "notebooks"
+    words = outputs(copies / "01_b.ipynb").split()
+    assert words == ["first", "laptop", "3", "./data/runs/results"]
     text = capsys.readouterr().out
     assert "No results yet" in text and str(copies) in text
     (line,) = [line for line in text.splitlines() if line.startswith("01_b")]
-    name, seconds, peak = line.split()
-    assert 0 < float(seconds) < 100 and 20 < float(peak) < 2000
+    assert 0 < float(line.split()[1]) < 100
 
 
 @pytest.mark.slow
@@ -81,36 +86,19 @@ def test_run_stops_at_the_first_failing_cell_and_shows_it(course, capsys):
     assert "y = {}\ny['absent']\n" in text
     assert "KeyError: 'absent'" in text and "\x1b[" not in text
     assert path.read_bytes() == before
-    assert (runner.RUNS / "notebooks" / "00_a.html").exists()
-    assert not (runner.RUNS / "notebooks" / "01_b.ipynb").exists()
+    copies = os.listdir(runner.RUNS / "notebooks")
+    assert copies == ["00_a.ipynb"]
 
 
 @pytest.mark.slow
 def test_run_in_place_stores_clean_outputs(course, tmp_path):
-    path = course("00_a.ipynb", "import os\nprint(os.getcwd())", "1 + 1")
+    names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
+    path = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
     assert runner.main(["--in-place"]) == 0
-    assert outputs(path) == "./notebooks\n"
+    assert outputs(path) == "./notebooks ./data/results\n"
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text and "iopub" not in text
     assert os.listdir(path.parent) == ["00_a.ipynb"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "folder"),
-    [([], "data/runs/results"), (["--in-place"], "data/results")],
-)
-def test_run_tells_the_kernels_profile_seed_and_where_results_go(
-    course, tmp_path, options, folder
-):
-    course(
-        "00_a.ipynb",
-        "import os\nfor name in ('PROFILE', 'SEED', 'RESULTS_DIR'):\n"
-        "    print(os.environ['DISTILL_' + name])",
-    )
-    assert runner.main([*options, "--profile=laptop", "--seed=3"]) == 0
-    seen = outputs(runner.RUNS / "notebooks" / "00_a.ipynb").split()
-    assert seen == ["laptop", "3", f"./{folder}"]
 
 
 @pytest.mark.slow
@@ -138,8 +126,8 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
     assert [path.name for path in chosen] == ["00_a.ipynb", "A1_z.ipynb"]
     with pytest.raises(CourseError, match="'09'.*00_a, 03_c, A1_z"):
         find_notebooks(folder, ["09"])
-    with pytest.raises(CourseError, match="no notebooks"):
-        find_notebooks(folder / "solutions" / "absent", [])
+    with pytest.raises(CourseError, match="none"):
+        find_notebooks(folder / "absent", [])
 
 
 @pytest.mark.parametrize(
