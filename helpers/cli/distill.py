@@ -18,8 +18,6 @@ def main(argv: list[str]) -> int:
     """Train one arm, score it, and keep its result if told to."""
     options = parse(argv)
     profile = pair_profile(get_profile(options.profile))
-    if options.learning_rate is not None:
-        profile = replace(profile, learning_rate=options.learning_rate)
     objective = experiments.OBJECTIVES.get(options.arm, Objective())
     if options.temperature is not None:
         objective = replace(objective, temperature=options.temperature)
@@ -63,11 +61,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     reads = f"default: {experiments.READS} / budget"
     add("--epochs", type=field("epochs"), help=reads)
     add("--temperature", type=float, help="of the objective")
-    add("--learning-rate", type=field("learning_rate"))
     add("--split", default="test", choices=["validation", "test"])
     add("--write", action="store_true", help="keep the result")
     options = parser.parse_args(argv)
-    changed = options.epochs or options.temperature or options.learning_rate
+    changed = options.epochs or options.temperature
     if options.write and (changed or options.split != "test"):
         parser.error("--write keeps arms as they are defined; leave it away")
     return options

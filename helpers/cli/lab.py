@@ -22,8 +22,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=count, default=8888, help=first)
     options = parser.parse_args(argv)
     write_settings(SETTINGS)
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     from jupyterlab.labapp import LabApp

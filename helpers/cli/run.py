@@ -38,25 +38,14 @@ DIED = (
 
 def main(argv: list[str]) -> int:
     """Execute the notebooks in order; 1 if a cell fails."""
-    parser = command_parser(
-        "run", "execute the notebooks in order, then print the results"
-    )
-    parser.add_argument(
-        "--notebook",
-        action="append",
-        default=[],
-        metavar="NN",
-        help="run only those whose name begins so, as 03; can be repeated",
-    )
-    parser.add_argument(
-        "--in-place",
-        action="store_true",
-        help="refresh the outputs stored in notebooks/ and data/results too",
-    )
+    parser = command_parser("run", "execute the notebooks, print the results")
+    add = parser.add_argument
+    which = "run only those whose name begins so, as 03; can be repeated"
+    add("--notebook", action="append", default=[], metavar="NN", help=which)
+    where = "refresh the outputs stored in notebooks/ and data/results too"
+    add("--in-place", action="store_true", help=where)
     options = parser.parse_args(argv)
     results = PUBLISHED if options.in_place else RUNS / "results"
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["DISTILL_RESULTS_DIR"] = str(results)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     error, times = "", []

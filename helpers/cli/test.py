@@ -35,11 +35,8 @@ WORDS["skipped"] = "skipped"
 def main(argv: list[str]) -> int:
     """Run every part, also after a failure; 1 if any part failed."""
     parser = command_parser("test", "check the style, then run every test")
-    parser.add_argument(
-        "--no-real-weights",
-        action="store_true",
-        help="leave out the tests on the real Gemma 3 270M (250 MB)",
-    )
+    without = "leave out the tests on the real Gemma 3 270M (250 MB)"
+    parser.add_argument("--no-real-weights", action="store_true", help=without)
     options = parser.parse_args(argv)
     end = time.monotonic() + LIMIT
     parts = all_parts()
@@ -50,8 +47,6 @@ def main(argv: list[str]) -> int:
         from real_weights import fetch
 
         fetch()
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["DISTILL_RESULTS_DIR"] = str(RUNS / "results")
     os.environ["OMP_NUM_THREADS"] = "1"  # two parts at once, a core each
     total = run_part("style", parts.pop("style"), end)

@@ -1,6 +1,7 @@
-"""`helpers test`: its parts, its sum, and what happens to a test that hangs."""
+"""`helpers test`: its parts, its sum, and the end of what hangs."""
 
 import os
+import time
 
 import nbformat
 import pytest
@@ -15,7 +16,9 @@ faulthandler_timeout = 4
 faulthandler_exit_on_timeout = true
 """
 GOOD = """
-import pytest, time
+import time
+
+import pytest
 
 
 def test_good():
@@ -81,22 +84,23 @@ def test_main_runs_every_part_after_a_failure_and_adds_up(suite):
     assert any("assert 1 == 2" in line for line in lines)
 
 
-@pytest.mark.slow
-def test_main_fails_on_style_alone(suite):
-    status, _, lines = suite(GOOD.replace("    pass", "    x = 1", 1))
-    assert status == 1 and lines[-1] == "3 passed"
+def test_style_is_a_part_that_can_fail(suite):
+    (testing.REPOSITORY / "helpers" / "a.py").write_text("import os,sys\n")
+    commands = testing.all_parts()["style"]
+    count = testing.run_part("style", commands, time.monotonic() + 60)
+    assert count == {"status": 2}  # ruff check, and ruff format --check
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows prints no stack")
-@pytest.mark.parametrize(("limit", "last"), [(100, HANGS), (8, STUCK)])
-def test_main_names_what_hangs(suite, monkeypatch, limit, last):
+@pytest.mark.parametrize("limit", [100, 8])
+def test_main_names_what_hangs(suite, monkeypatch, limit):
     """A test has a limit of its own; the rest must end with everything."""
     monkeypatch.setattr(testing, "LIMIT", limit)
     unit = testing.all_parts()["unit"]
     parts = {"style": [], "unit": unit, "real": []}
     monkeypatch.setattr(testing, "all_parts", lambda: parts)
-    status, err, lines = suite(GOOD + last)
+    status, err, lines = suite(GOOD + (HANGS if limit == 100 else STUCK))
     assert status == 1 and lines[-1] == "1 errors"
     assert "unit hung or died" in err
     assert any("in this_one_hangs" in line for line in lines)
