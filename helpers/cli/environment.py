@@ -26,11 +26,12 @@ class SetupError(CourseError):
     """The environment cannot be made; the text says why, and the cure."""
 
 
-def read_pip_list(path: Path) -> list[str]:
+def read_pip_list() -> list[str]:
     """The pins that end environment.yml, its `pip:` list, without `-e .`.
 
     Raises SetupError if the list is missing or a line is no pin.
     """
+    path = REPOSITORY / "environment.yml"
     _, _, listed = path.read_text("utf-8").partition("- pip:\n")
     lines = [line.partition("#")[0].strip() for line in listed.splitlines()]
     pins = [line for line in lines if line not in ("", "- -e .")]
@@ -49,7 +50,7 @@ def unmet_pins() -> list[str]:
     More than one version is there where one hides another.
     """
     unmet = []
-    for pin in read_pip_list(REPOSITORY / "environment.yml"):
+    for pin in read_pip_list():
         name, _, version = pin.partition("==")
         versions = [d.version.split("+")[0] for d in distributions(name=name)]
         if version not in versions:
@@ -103,7 +104,7 @@ def ensure() -> str:
     python = find()
     if python is not None:
         return python
-    pins = read_pip_list(REPOSITORY / "environment.yml")
+    pins = read_pip_list()
     alone = [pin for pin in pins if pin.startswith("unsloth")]
     if not has_nvidia_gpu():  # Unsloth's CPU backend needs nothing else
         pins = [pin for pin in pins if pin not in alone]

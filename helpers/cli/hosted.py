@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
     what.add_argument("--install", action="store_true", help=here)
     options = parser.parse_args(argv)
     if options.install:
-        install(read_pip_list(REPOSITORY / "environment.yml"))
+        install(read_pip_list())
         return 0
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
         parser.error("--repository is OWNER/NAME, without https://")

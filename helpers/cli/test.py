@@ -1,7 +1,7 @@
 """`python3 -m helpers test`: the style checks, then every test.
 
-A test that takes ten minutes ends its part, as pyproject.toml says; a part
-that hangs elsewhere is ended after LIMIT. Python prints where either was.
+A test that takes 15 minutes ends its part, as pyproject.toml says; a part
+that hangs elsewhere is ended at LIMIT. Either way Python prints where it was.
 """
 
 from __future__ import annotations

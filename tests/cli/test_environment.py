@@ -18,7 +18,7 @@ PINS += "      - unsloth==2  # another\n\n      - -e .\n"
 
 def test_read_pip_list_agrees_with_pyyaml():
     """And every package is pinned, once."""
-    pins = read_pip_list(YAML)
+    pins = read_pip_list()
     content = yaml.safe_load(YAML.read_text("utf-8"))
     assert [*pins, "-e ."] == content["dependencies"][-1]["pip"]
     assert len(pins) == len({pin.split("==")[0].lower() for pin in pins})
