@@ -9,7 +9,7 @@ from helpers.cli.commands import command_parser, count
 from helpers.evaluate import evaluate, format_accuracy, load_arm
 from helpers.models import processes
 from helpers.problems import load_problems
-from helpers.profiles import get_profile, set_seed
+from helpers.profiles import Profile, get_profile, set_seed
 from helpers.results import ARM_NAME, to_result, write_result
 
 STORED = {"student_before": "at once", "teacher_sampled": "sampled"}
@@ -23,11 +23,7 @@ def main(argv: list[str]) -> int:
     set_seed(seed)
     sampled = arm == "teacher_sampled"
     mode = "teacher" if sampled else options.mode
-    limit = options.limit or profile.evaluation
-    sets = {split: load_problems(profile.problems, split, limit=limit)}
-    if profile.problems == "mini" and split == "test":
-        kinds = load_problems("mini", "held_out", limit=options.limit)
-        sets["held_out"] = kinds
+    sets = problem_sets(profile, split, options.limit)
     loaded = load_arm(arm, profile, options.adapter)
     folder = profile.run_folder / "evaluation"
     evaluations = [
@@ -65,6 +61,17 @@ def main(argv: list[str]) -> int:
     if options.write:
         print(f"written: {write_result(result).name}")
     return 0
+
+
+def problem_sets(
+    profile: Profile, split: str, limit: int | None
+) -> dict[str, list[dict]]:
+    """The split's problems, and beside `test` those of kinds held out."""
+    most = limit or profile.evaluation
+    sets = {split: load_problems(profile.problems, split, limit=most)}
+    if profile.problems == "mini" and split == "test":
+        sets["held_out"] = load_problems("mini", "held_out", limit=limit)
+    return sets
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
