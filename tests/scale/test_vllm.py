@@ -12,6 +12,7 @@ import enum
 import sys
 import types
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +21,8 @@ import tiny
 import torch
 
 from helpers import CourseError
-from helpers.cli import traces as trace_command
 from helpers.generate import Sampling
-from helpers.scale.vllm import vllm_traces
+from helpers.scale.vllm import main, vllm_traces
 from helpers.traces import TraceFileError, generate_traces, load_traces
 
 
@@ -70,7 +70,7 @@ class EngineArgs:
 class LLMEngine:
     """Greedy, with the tiny teacher; the last request is finished first."""
 
-    made: list[EngineArgs] = []
+    started: list[EngineArgs] = []
     asked: list[tuple[list[int], SamplingParams]] = []
     most: list[int] = []  # requests that wait, at each step
     reason: str | None = None
@@ -81,7 +81,7 @@ class LLMEngine:
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> LLMEngine:
-        cls.made.append(engine_args)
+        cls.started.append(engine_args)
         return cls()
 
     def add_request(
@@ -116,11 +116,12 @@ def engine(monkeypatch):
     double = types.ModuleType("vllm")
     double.LLMEngine, double.EngineArgs = LLMEngine, EngineArgs
     double.SamplingParams = SamplingParams
-    params = types.ModuleType("vllm.sampling_params")
-    params.RequestOutputKind = RequestOutputKind
+    double.sampling_params = types.ModuleType("vllm.sampling_params")
+    double.sampling_params.RequestOutputKind = RequestOutputKind
     monkeypatch.setitem(sys.modules, "vllm", double)
-    monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
-    for name in ("made", "asked", "most"):
+    name = "vllm.sampling_params"
+    monkeypatch.setitem(sys.modules, name, double.sampling_params)
+    for name in ("started", "asked", "most"):
         monkeypatch.setattr(LLMEngine, name, [])
     monkeypatch.setattr(LLMEngine, "reason", None)
     return LLMEngine
@@ -133,169 +134,108 @@ def profile(tmp_path):
     )
 
 
+PROBLEMS = tiny.problems(5)
+
+
 def test_vllm_traces_equal_the_local_ones(engine, profile, tmp_path):
-    problems, teacher = tiny.problems(5), tiny.teacher()
-    ours = generate_traces(
-        problems,
+    teacher = tiny.teacher()
+    local = generate_traces(
+        PROBLEMS,
         teacher.model,
         teacher.tokenizer,
         tmp_path / "local.jsonl",
         profile=profile,
         progress=False,
     )
-    theirs = vllm_traces(
-        problems,
-        tmp_path / "vllm.jsonl",
-        profile=profile,
-        gpus=2,
-        progress=False,
-    )
-    different = {"sampling"}
-    for own, other in zip(ours, theirs, strict=True):
-        assert {k: v for k, v in own.items() if k not in different} == {
-            k: v for k, v in other.items() if k not in different
-        }
-    assert theirs[0]["sampling"]["backend"] == "vllm"
-    (made,) = engine.made
+    path = tmp_path / "vllm.jsonl"
+    rows = vllm_traces(PROBLEMS, path, profile=profile, gpus=2)
+    for ours, theirs in zip(local, rows, strict=True):
+        for name in ours.keys() - {"sampling"}:
+            assert ours[name] == theirs[name], name
+    assert rows[0]["sampling"]["backend"] == "vllm"
+    [started] = engine.started
     longest = max(len(ids) for ids, _ in engine.asked)
-    assert made.tensor_parallel_size == 2 and made.seed == 7
-    assert made.max_model_len == longest + 24
+    assert started.tensor_parallel_size == 2 and started.seed == 7
+    assert started.max_model_len == longest + 24
 
 
 def test_vllm_traces_are_one_stream_without_seeds_of_requests(
-    engine, profile, tmp_path, monkeypatch
+    engine, profile, tmp_path
 ):
     """All that is missing is handed over at once: no chunk waits for its
     longest answer. A seed for each would switch off the fast sampler."""
-    vllm_traces(
-        tiny.problems(5), tmp_path / "t.jsonl", profile=profile, progress=False
-    )
+    rows = vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
     assert engine.most == [5, 4, 3, 2, 1]
     assert {params.seed for _, params in engine.asked} == {None}
-    record = load_traces(tmp_path / "t.jsonl")[0]["sampling"]
+    record = rows[0]["sampling"]
     assert record["seeds"] == "engine" and record["seed"] == 7
 
 
 def test_vllm_traces_continue_and_load_nothing_when_done(
     engine, profile, tmp_path
 ):
-    path, problems = tmp_path / "traces.jsonl", tiny.problems(5)
-
-    def make() -> None:
-        vllm_traces(problems, path, profile=profile, progress=False)
-
-    make()
+    path = tmp_path / "traces.jsonl"
+    write = partial(vllm_traces, PROBLEMS, path, profile=profile)
+    write()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])  # killed in a line
-    make()
-    assert path.read_bytes() == whole and len(engine.made) == 2
+    write()
+    assert path.read_bytes() == whole and len(engine.started) == 2
     assert 5 < len(engine.asked) < 10  # only what was missing
-    make()
-    assert len(engine.made) == 2  # a finished file starts no engine
+    write()
+    assert len(engine.started) == 2  # a finished file starts no engine
 
 
 def test_vllm_shards_are_merged_by_the_last(engine, profile, tmp_path):
-    path, problems = tmp_path / "t.jsonl", tiny.problems(5)
-
-    def make(which: int, count: int = 2) -> Any:
-        return vllm_traces(
-            problems,
-            path,
-            profile=profile,
-            shard=(which, count),
-            progress=False,
-        )
-
-    assert make(1) is None and not path.exists()
-    (part,) = tmp_path.glob("*.jsonl")
+    path = tmp_path / "t.jsonl"
+    write = partial(vllm_traces, PROBLEMS, path, profile=profile)
+    assert write(shard=(1, 2)) is None and not path.exists()
+    [part] = tmp_path.glob("*.jsonl")
     assert part.name == "t.part1of2.jsonl" and len(load_traces(part)) == 2
-    rows = make(0)
-    assert [row["id"] for row in rows] == [p["id"] for p in problems]
+    rows = write(shard=(0, 2))
+    assert [row["id"] for row in rows] == [p["id"] for p in PROBLEMS]
     assert [p.name for p in tmp_path.glob("*.jsonl")] == ["t.jsonl"]
-    assert len(make(1)) == 5 and len(engine.made) == 2  # nothing anew
+    assert len(write(shard=(1, 2))) == 5 and len(engine.started) == 2
     path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n")
-    with pytest.raises(TraceFileError, match="1 of 5"):
-        make(1)
+    with pytest.raises(TraceFileError, match="not hold all 5"):
+        write(shard=(1, 2))
+
+
+def test_vllm_more_shards_than_problems(engine, profile, tmp_path):
+    two, path = PROBLEMS[:2], tmp_path / "t.jsonl"
+    write = partial(vllm_traces, two, path, profile=profile)
+    assert write(shard=(2, 3)) is None and write(shard=(0, 3)) is None
+    assert len(write(shard=(1, 3))) == 2
 
 
 def test_vllm_aborted_answer_is_not_written(engine, profile, tmp_path):
     engine.reason = "abort"
     path = tmp_path / "traces.jsonl"
     with pytest.raises(CourseError, match="broke an answer off"):
-        vllm_traces(tiny.problems(2), path, profile=profile, progress=False)
-    assert not path.exists() or path.read_bytes() == b""
+        vllm_traces(PROBLEMS, path, profile=profile)
+    assert path.read_bytes() == b""
 
 
 def test_vllm_missing_says_how_to_get_it(profile, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(CourseError, match="pip install"):
-        vllm_traces(
-            tiny.problems(1),
-            tmp_path / "t.jsonl",
-            profile=profile,
-            progress=False,
-        )
-
-
-def launched(count: int) -> SimpleNamespace:
-    return SimpleNamespace(num_processes=count, is_main_process=True)
+        vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
 
 
 def test_vllm_refuses_a_launcher(engine, profile, tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.scale.vllm.processes", lambda: launched(4))
+    four = SimpleNamespace(num_processes=4)
+    monkeypatch.setattr("helpers.scale.vllm.processes", lambda: four)
     with pytest.raises(CourseError, match="--shard"):
-        vllm_traces(tiny.problems(1), tmp_path / "t.jsonl", profile=profile)
+        vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--engine", "vllm", "--server", "http://x/v1", "--model", "m"],
-        ["--tensor-parallel", "2"],
-        ["--shard", "0/2"],
-        ["--engine", "vllm", "--shard", "2/2"],
-        ["--limit", "0"],
-        ["--limit", "-5"],
-        ["--concurrency", "0"],
-        ["--timeout", "0"],
-        ["--server", "http://x/v1"],
-    ],
-)
-def test_traces_refuses_options_that_contradict(argv, capsys):
-    with pytest.raises(SystemExit) as caught:
-        trace_command.main(argv)
-    assert caught.value.code == 2 and "error" in capsys.readouterr().err
-
-
-def test_traces_refuses_a_server_behind_a_launcher(monkeypatch, capsys):
-    monkeypatch.setattr(trace_command, "processes", lambda: launched(2))
-    with pytest.raises(SystemExit):
-        trace_command.main(["--server", "http://x/v1", "--model", "m"])
-    assert "leave the launcher out" in capsys.readouterr().err
-
-
-def test_traces_prints_the_pace_of_what_it_added(engine, tmp_path, capsys):
+def test_vllm_command_prints_the_pace_of_what_it_added(
+    engine, tmp_path, capsys
+):
     path = tmp_path / "traces.jsonl"
-    argv = ["--engine", "vllm", "--limit", "2", "--output", str(path)]
-    assert trace_command.main(argv) == 0
+    argv = ["--limit", "2", "--output", str(path)]
+    assert main(argv) == 0
     assert "2 new traces: " in capsys.readouterr().out
-    assert trace_command.main(argv) == 0
+    assert main(argv) == 0
     assert "nothing was missing" in capsys.readouterr().out
     assert len(load_traces(path)) == 2
-
-
-def test_traces_leaves_the_pace_out_for_several_processes(
-    tmp_path, monkeypatch, capsys
-):
-    """The lines of the merged file do not tell which ones are new."""
-    from datasets import Dataset
-
-    rows = Dataset.from_list(tiny.traces(2))
-    monkeypatch.setattr(trace_command, "write", lambda *_: rows)
-    argv = ["--output", str(tmp_path / "traces.jsonl")]
-    assert trace_command.main(argv) == 0
-    assert "2 new traces" in capsys.readouterr().out
-    monkeypatch.setattr(trace_command, "processes", lambda: launched(2))
-    assert trace_command.main(argv) == 0
-    told = capsys.readouterr().out
-    assert "tokens, all" in told and "new traces" not in told

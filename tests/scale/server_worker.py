@@ -3,15 +3,14 @@
 import sys
 from pathlib import Path
 
-import tiny
-
+from helpers.problems import load_problems
+from helpers.profiles import PROFILES
 from helpers.scale.server import Server, server_traces
 
 url, output = sys.argv[1:]
 server_traces(
-    tiny.problems(10),
+    load_problems("mini", "validation", limit=10),
     Server(url, "tiny/teacher", concurrency=1, timeout=60.0),
     Path(output),
-    profile=tiny.profile(Path(output).parent),
-    progress=False,
+    profile=PROFILES["mini"],
 )
