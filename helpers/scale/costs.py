@@ -20,10 +20,7 @@ UNPACK_BYTES = 4.0  # bitsandbytes writes and reads each 4-bit weight as 16
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: GiB that nvidia-smi shows, dense 16-bit TFLOPS, GB/s.
-
-    TFLOPS and GB/s are those of the data sheets.
-    """
+    """A GPU: GiB as nvidia-smi shows; dense 16-bit TFLOPS, GB/s as sold."""
 
     name: str
     gib: float

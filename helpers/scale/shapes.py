@@ -29,11 +29,7 @@ FAMILIES = {  # of a layer: norms as wide as it, norms on heads, biases
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a config that decide memory; heads are per layer.
-
-    window: tokens that a sliding layer looks back, 0 without such layers.
-    sliding: how many layers slide.
-    """
+    """The numbers of a config that decide memory; heads are per layer."""
 
     family: str
     vocabulary: int
@@ -44,8 +40,8 @@ class Shape:
     head_dim: int
     feed_forward: int
     tied: bool
-    window: int = 0
-    sliding: int = 0
+    window: int = 0  # tokens that a sliding layer looks back
+    sliding: int = 0  # how many layers slide
 
     @property
     def projections(self) -> list[tuple[int, int]]:
@@ -107,8 +103,8 @@ class Shape:
 def read_shape(config: Mapping[str, Any]) -> Shape:
     """The shape in a config.json.
 
-    Raises CourseError for an architecture that was not counted here, KeyError
-    for one that lacks a number.
+    Raises CourseError for an architecture that was not counted, KeyError for
+    a number that is missing.
     """
     config = config.get("text_config") or config  # Gemma 3 from 4B up
     family = str(config.get("model_type"))

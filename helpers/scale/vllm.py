@@ -1,19 +1,19 @@
 """Traces from vLLM's engine in this process: many prompts at a time.
 
-The prompts, the file and its resume are those of the local backend; only who
-computes is another. vLLM pins a torch and a numpy of its own, so it lives in
-an environment of its own, and is started there from the course's folder:
+Only who computes is another: prompts, file and resume are those of the local
+backend. vLLM pins a torch of its own, so it lives in an environment of its
+own, and is started there from the course's folder:
 
     python3 -m venv vllm-env
     vllm-env/bin/pip install vllm==0.33.0 datasets accelerate
     vllm-env/bin/python -m helpers.scale.vllm --profile full
 
 The engine gets all missing problems at once and fills the place of a finished
-answer with the next one. The seed is the engine's own: one for each request
-would switch its fast sampler off. So a run that was interrupted ends in other
-words than one that was not. The teacher is loaded in the profile's dtype,
-never in 4 bits. We have read the API in vLLM 0.33.0's sources and run an
-earlier version of this on 0.32.0 built for CPUs, never on a GPU.
+answer with the next one. The seed is the engine's: one for each request would
+switch its fast sampler off. So an interrupted run ends in other words than a
+whole one. The teacher is loaded in the profile's dtype, never in 4 bits. We
+have read the API in vLLM 0.33.0's sources and run an earlier version of this
+on 0.32.0 built for CPUs, never on a GPU.
 """
 
 from __future__ import annotations
@@ -64,16 +64,13 @@ def vllm_traces(
     record = sampling_record(name, made_by, profile.sampling(seed))
 
     def write(problems: list[dict], path: Path) -> Any:
-        chats = [
-            teacher_messages(row["question"], profile) for row in problems
-        ]
+        questions = [row["question"] for row in problems]
+        chats = [teacher_messages(text, profile) for text in questions]
 
         def answers(done: int) -> Generator[Completion]:
             longest = max(len(chat.prompt_ids(c, tokenizer)) for c in chats)
-            engine, params = start_engine(
-                profile, tokenizer, longest, gpus=gpus, seed=seed
-            )
-            return ask_all(engine, params, chats[done:], tokenizer)
+            started = start_engine(profile, tokenizer, longest, gpus, seed)
+            return ask_all(*started, chats[done:], tokenizer)
 
         return write_traces(problems, path, answers, record=record)
 
@@ -81,7 +78,7 @@ def vllm_traces(
 
 
 def start_engine(
-    profile: Profile, tokenizer: Any, longest: int, *, gpus: int, seed: int
+    profile: Profile, tokenizer: Any, longest: int, gpus: int, seed: int
 ) -> tuple[Any, Any]:
     """The teacher in vLLM, and how it samples; longest: tokens of a prompt.
 
@@ -98,28 +95,25 @@ def start_engine(
             "`python -m helpers.scale.vllm` with the options of `traces`."
         ) from error
     sampling = profile.sampling(seed)
+    turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
     params = SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         max_tokens=sampling.max_new_tokens,
-        stop_token_ids=chat.encode_text(
-            chat.end_of_turn(tokenizer), tokenizer
-        )[:1],
+        stop_token_ids=turn[:1],
         detokenize=False,  # `completion_text` does
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    engine = LLMEngine.from_engine_args(
-        EngineArgs(
-            model=profile.teacher,
-            revision=revision_of(profile.teacher),
-            dtype=profile.dtype,
-            seed=seed,
-            tensor_parallel_size=gpus,
-            max_model_len=longest + sampling.max_new_tokens,
-        )
+    settings = EngineArgs(
+        model=profile.teacher,
+        revision=revision_of(profile.teacher),
+        dtype=profile.dtype,
+        seed=seed,
+        tensor_parallel_size=gpus,
+        max_model_len=longest + sampling.max_new_tokens,
     )
-    return engine, params
+    return LLMEngine.from_engine_args(settings), params
 
 
 def ask_all(
@@ -160,4 +154,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

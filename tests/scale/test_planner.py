@@ -43,11 +43,6 @@ def test_plan_memory_by_hand():
     )
 
 
-def test_plan_memory_chunks_stop_growing():
-    sizes = [plan_memory(QWEN, length=n).logits for n in (128, 256, 512)]
-    assert sizes[0] * 2 == sizes[1] == sizes[2]
-
-
 def test_plan_memory_checkpointing_trades_activations_only():
     plain = plan_memory(SMALL, length=1024)
     spared = plan_memory(SMALL, length=1024, checkpointing=True)
@@ -67,8 +62,11 @@ def test_plan_memory_logits_hold_both_models():
     plan = plan_memory(QWEN, method="logit", **pair)
     assert plan.teacher == weight_bytes(teacher, 16)
     assert plan.logits == 36 * 512 * 151_936
-    chunked = plan_memory(QWEN, method="logit_chunked", chunk=64, **pair)
-    assert chunked.logits == 25 * 64 * 151_936
+    for chunk in (64, 512, 2048):  # never more than there are tokens
+        chunked = plan_memory(
+            QWEN, method="logit_chunked", chunk=chunk, **pair
+        )
+        assert chunked.logits == 25 * min(chunk, 512) * 151_936
 
 
 def test_plan_memory_generation_is_weights_and_cache():

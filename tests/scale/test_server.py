@@ -6,7 +6,6 @@ test_transformers_serve.py has a good one.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -27,10 +26,10 @@ from helpers import CourseError
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.scale.server import AHEAD, Server, server_traces, with_thought
-from helpers.traces import TraceFileError, load_traces
+from helpers.traces import TraceFileError
 
 ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
-PROBLEMS = load_problems("mini", "validation", limit=130)
+PROBLEMS = load_problems("mini", "train", limit=130)
 IDS = [problem["id"] for problem in PROBLEMS[:10]]
 SEEDS = [7 * 100_003 + number for number in range(10)]  # one a question
 
@@ -117,18 +116,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "traces.jsonl"
 
 
-def test_rows_are_in_order_and_requests_say_everything(path):
+def test_server_traces_are_in_order_and_on_disk_as_soon_as_they_can(path):
+    """The sixth question is answered when five lines are on disk."""
+
     def slow_first(handler, content, number):
-        time.sleep(0.2 if number % 2 else 0.0)
+        time.sleep(0.1 if number % 2 else 0.0)
+        if content["seed"] == SEEDS[5]:
+            wait_for_lines(path, 5)
         well(handler, content, number)
 
     with serving(slow_first) as server:
-        ask(server, path)
+        rows = ask(server, path)
     assert ids(path) == IDS
     first = server.asked[0]
     assert first["model"] == "tiny/teacher" and first["max_tokens"] > 0
     assert sorted(asked["seed"] for asked in server.asked) == SEEDS
-    assert load_traces(path)[0]["sampling"]["teacher"] == "teacher"
+    assert rows[0]["sampling"]["teacher"] == "teacher"
 
 
 @pytest.mark.parametrize("most", [3, 120])
@@ -188,16 +191,12 @@ def echo(handler, *_):
     send(handler, {"error": handler.headers["Authorization"]}, 401)
 
 
-def slow(*_):
-    time.sleep(1.0)
-
-
 @pytest.mark.parametrize(
     ("reply", "message", "requests"),
     [
         (lambda h, *_: send(h, "no such model", 404), "404.*no such.*name", 1),
         (lambda h, *_: send(h, "<html>welcome"), "welcome.*OpenAI", 2),
-        (slow, "0.2 s.*--timeout", 2),
+        (lambda *_: time.sleep(1), "0.2 s.*--timeout", 2),
         (echo, r"401.*Bearer \*\*\*.*DISTILL_API_KEY", 1),
         (None, "running.*address", 0),
     ],
@@ -235,20 +234,6 @@ def test_server_dies_half_way_and_the_next_run_goes_on(path):
         ask(server, path)
     assert ids(path) == IDS  # nothing lost, nothing doubled
     assert path.read_bytes().startswith(before)
-
-
-def test_server_traces_keeps_an_answer_as_soon_as_it_can(path):
-    """The sixth question is answered when five lines are on disk."""
-
-    def look(handler, content, number):
-        if content["seed"] == SEEDS[5]:
-            wait_for_lines(path, 5)
-            assert ids(path) == IDS[:5]
-        well(handler, content, number)
-
-    with serving(look) as server:
-        ask(server, path)
-    assert ids(path) == IDS
 
 
 def test_server_traces_a_failure_keeps_all_before_it(path):
@@ -307,9 +292,9 @@ def test_server_traces_runs_only_so_far_ahead_of_a_gap(path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT")
 def test_server_traces_interrupted_leaves_at_once(path):
-    """A process of its own: no thread may hold it back until its timeout."""
+    """The command itself: no thread may hold it back until its timeout."""
     over = threading.Event()
-    worker = Path(__file__).with_name("server_worker.py")
+    code = "import sys, helpers.cli.traces as t; t.main(sys.argv[1:])"
 
     def hangs(handler, content, number):
         if content["seed"] < SEEDS[3]:
@@ -317,8 +302,9 @@ def test_server_traces_interrupted_leaves_at_once(path):
         over.wait(60)
 
     with serving(hangs) as server:
+        options = f"--server {server.url} --model tiny/teacher --output {path}"
         process = subprocess.Popen(
-            [sys.executable, str(worker), server.url, str(path)],
+            [sys.executable, "-c", code, *options.split(), "--concurrency=1"],
             stderr=subprocess.PIPE,
         )
         wait_for_lines(path, 3, seconds=60)
@@ -339,14 +325,6 @@ def test_server_traces_a_full_disk_ends_it(path, monkeypatch):
         monkeypatch.setattr(os, "fsync", full)
         ask(server, path, concurrency=1)
     assert len(server.asked) < 10
-
-
-def test_server_traces_work_inside_a_running_loop_as_in_a_notebook(path):
-    async def cell() -> Any:
-        with serving(well) as server:
-            return ask(server, path, 4)
-
-    assert len(asyncio.run(cell())) == 4
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from helpers import CourseError
 from helpers.models import add_lora, load_student
 from helpers.profiles import MODELS
-from helpers.scale.shapes import (
-    CONFIGS,
-    known_models,
-    load_shape,
-    read_shape,
-)
+from helpers.scale.shapes import CONFIGS, known_models, load_shape, read_shape
 
 
 def config_of(name: str) -> dict:
@@ -40,19 +35,6 @@ def test_shape_counts_as_transformers_builds(name):
     assert shape.linear == sum(linear) and len(linear) == 7 * shape.layers
     kinds = getattr(config, "layer_types", None) or []
     assert shape.sliding == kinds.count("sliding_attention")
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [  # bytes of bfloat16 weights as the hub lists them, tied heads counted
-        ("Qwen3-4B-Thinking-2507", 8_044_936_192),
-        ("Qwen3-8B", 16_381_470_720),
-        ("Qwen3-14B", 29_536_614_400),
-        ("Qwen3-32B", 65_524_246_528),
-    ],
-)
-def test_shape_parameters_are_those_of_the_hub(name, stored):
-    assert 2 * load_shape(name).parameters == stored
 
 
 @pytest.mark.parametrize("name", ["mini-gemma3", "mini-qwen3"])
@@ -88,10 +70,8 @@ def test_load_shape_broken_config_is_a_sentence(tmp_path, content, message):
 
 
 def test_read_shape_finds_the_text_part():
-    nested = {
-        "model_type": "gemma3",
-        "text_config": config_of("gemma-3-4b-it"),
-    }
+    text = config_of("gemma-3-4b-it")
+    nested = {"model_type": "gemma3", "text_config": text}
     assert read_shape(nested) == load_shape("gemma-3-4b-it")
 
 

@@ -88,6 +88,10 @@ def ask(server: Server, path: Path, **changes: Any) -> list[dict]:
     return list(server_traces(PROBLEMS, server, path, profile=profile))
 
 
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Server]:
     with transformers_serve(tmp_path_factory.mktemp("serve")) as (server, _):
@@ -138,27 +142,23 @@ def test_server_traces_leave_a_cut_thought_open(served, tmp_path):
     assert row["finish_reason"] == "length" and row["completion_tokens"] == 6
 
 
-def kill_at(count: int, path: Path, process: Any) -> None:
-    """Kill the server as soon as the file holds so many answers."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return kill(process)
-        time.sleep(0.01)
-
-
 def test_server_traces_continue_after_the_server_was_killed(served, tmp_path):
     path, whole = tmp_path / "traces.jsonl", tmp_path / "whole.jsonl"
     with transformers_serve(tmp_path) as (server, process):
-        killer = Thread(target=kill_at, args=(3, path, process))
-        killer.start()
+
+        def kill_half_way() -> None:
+            end = time.monotonic() + DEADLINE
+            while lines(path) < 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            kill(process)
+
+        Thread(target=kill_half_way).start()
         with pytest.raises(CourseError, match="running"):
             ask(server, path)
-        killer.join()
     before = path.read_bytes()
-    assert 3 <= before.count(b"\n") < len(PROBLEMS)
+    assert 3 <= lines(path) < len(PROBLEMS)
     ask(served, path)
     ask(served, whole)
     assert path.read_bytes().startswith(before)
     assert path.read_bytes() == whole.read_bytes()  # none lost, none doubled
-    assert whole.read_bytes().count(b"\n") == len(PROBLEMS)
+    assert lines(whole) == len(PROBLEMS)

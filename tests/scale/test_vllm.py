@@ -9,6 +9,7 @@ are compared for real.
 from __future__ import annotations
 
 import enum
+import runpy
 import sys
 import types
 from dataclasses import dataclass, replace
@@ -28,7 +29,6 @@ from helpers.traces import TraceFileError, generate_traces, load_traces
 
 class RequestOutputKind(enum.Enum):
     CUMULATIVE = 0
-    DELTA = 1
     FINAL_ONLY = 2
 
 
@@ -42,19 +42,6 @@ class SamplingParams:
     max_tokens: int | None = 16
     detokenize: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
-
-
-@dataclass
-class CompletionOutput:
-    token_ids: list[int]
-    finish_reason: str | None
-
-
-@dataclass
-class RequestOutput:
-    request_id: str
-    outputs: list[CompletionOutput]
-    finished: bool
 
 
 @dataclass
@@ -92,7 +79,7 @@ class LLMEngine:
         self.waiting.append((request_id, ids, params))
         return f"{request_id}-internal"
 
-    def step(self) -> list[RequestOutput]:
+    def step(self) -> list[SimpleNamespace]:
         self.most.append(len(self.waiting))
         request_id, ids, params = self.waiting.pop()
         assert params.output_kind is RequestOutputKind.FINAL_ONLY
@@ -105,8 +92,11 @@ class LLMEngine:
         new = output[0, len(ids) :].tolist()
         stopped = new[-1] in (params.stop_token_ids or [])
         reason = self.reason or ("stop" if stopped else "length")
+        output = SimpleNamespace(token_ids=new, finish_reason=reason)
         return [
-            RequestOutput(request_id, [CompletionOutput(new, reason)], True)
+            SimpleNamespace(
+                request_id=request_id, outputs=[output], finished=True
+            )
         ]
 
 
@@ -216,10 +206,14 @@ def test_vllm_aborted_answer_is_not_written(engine, profile, tmp_path):
     assert path.read_bytes() == b""
 
 
-def test_vllm_missing_says_how_to_get_it(profile, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy: imported
+def test_vllm_missing_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(CourseError, match="pip install"):
-        vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
+    path = str(tmp_path / "t.jsonl")
+    monkeypatch.setattr(sys, "argv", ["vllm", "--output", path, "--limit=1"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("helpers.scale.vllm", run_name="__main__")
+    assert "pip install" in capsys.readouterr().err
 
 
 def test_vllm_refuses_a_launcher(engine, profile, tmp_path, monkeypatch):
