@@ -59,11 +59,11 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
             os.fsync(handle.fileno())
         os.replace(draft, path)
     except OSError as error:
-        raise OSError(
-            error.errno,
+        reason = (
             f"cannot write {path.name}: {error.strerror}. Free some space or "
-            "check the folder's permissions; the old file is unchanged",
-        ) from error
+            "check the folder's permissions; the old file is unchanged"
+        )
+        raise OSError(error.errno, reason) from error
     finally:
         draft.unlink(missing_ok=True)
     return path
@@ -84,10 +84,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what libraries print while they load; errors still rise.
-
-    `Loaded.backend` says in one line what their banners say in several.
-    """
+    """Hold back what libraries print while they load; errors still rise."""
     library = logging.getLogger("transformers")
     level = library.level
     library.setLevel(logging.ERROR)

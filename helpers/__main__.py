@@ -64,9 +64,8 @@ def start(name: str, options: list[str]) -> int:
     else:
         python = environment.find()
     if python is None:
-        parser = command_parser(name, command.summary)
-        parser.epilog = "The environment is not made yet: more to come."
-        parser.print_help()
+        about = f"{command.summary}. There is more once the course is set up."
+        command_parser(name, about).print_help()
         return 0
     if python != sys.executable:
         return _hand_over(python, [name, *options])
@@ -102,12 +101,8 @@ def _hand_over(python: str, argv: list[str]) -> int:
     sys.stderr.flush()
     if os.name != "nt":
         os.execv(python, command)  # signals and exit status pass unchanged
-    child = subprocess.Popen(command)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue  # the child was interrupted too; let it finish
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it as well
+    return subprocess.call(command)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ the answer, and `extract_answer` turns the answer into one canonical string:
 "62", "3.5", "-4", "1/2" or "no solution". Equality is exact arithmetic with
 `fractions.Fraction`, so "18.00" equals "18" and "1/2" equals "0.5".
 
-What is dropped: thousands separators, currency, units, bold, LaTeX dressing
-and the percent sign ("25%" is 25, as in GSM8K). Numbers spelled as words
-("seven") are not read.
+Thousands separators, currency, units, bold, LaTeX dressing and the percent
+sign are dropped ("25%" is 25, as in GSM8K); words ("seven") are not read.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ class Trace:
 
     thinking: the thought; "" for an empty one, None when there is no tag.
     answer: what follows the thought; the whole text when there is no tag.
-    closed: True only when a thought was ended by `</think>`. A text without
-        any tag has nothing to close: thinking None, closed False.
+    closed: whether a thought was ended by `</think>`.
     """
 
     thinking: str | None
@@ -79,8 +77,7 @@ def gold_answer(text: str | int) -> str:
 
     GSM8K writes the answer after `####`: "... #### 1,234" gives "1234".
 
-    Raises:
-        ValueError: there is neither a number nor "no solution" in it.
+    Raises ValueError where there is neither a number nor "no solution".
     """
     tail = str(text).rpartition("####")[2]
     value = _final_value(_plain(tail))
@@ -95,10 +92,8 @@ def gold_answer(text: str | int) -> str:
 def is_correct(text: str, gold: str | int) -> bool:
     """Say whether the final answer of `text` equals `gold`, exactly.
 
-    gold: a GSM8K answer ("... #### 72") or a bare value ("72").
-
-    Raises:
-        ValueError: `gold` itself holds no answer.
+    gold: a GSM8K answer ("... #### 72") or a bare value ("72"). Raises
+    ValueError where `gold` itself holds no answer.
     """
     expected, given = gold_answer(gold), extract_answer(text)
     if given is None or NO_SOLUTION in (expected, given):
@@ -109,9 +104,7 @@ def is_correct(text: str, gold: str | int) -> bool:
 # --- from typeset text to plain text ---------------------------------------
 
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_DASHES = (
-    "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # minus, hyphens, en dash
-)
+_DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # minus to en dash
 _SIGNS = {ord(dash): "-" for dash in _DASHES} | {
     ord(sign): unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
     for sign in _VULGAR

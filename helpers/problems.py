@@ -43,16 +43,15 @@ def load_problems(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}"
         )
     path = PROBLEMS if str(source) == "mini" else Path(source)
-    is_folder = path.is_dir() and path.suffix != ".jsonl"
     if split == "held_out" and not (path / "held_out.jsonl").exists():
         raise ProblemFileError(
             f"{path.name} has no held-out templates; that split is the mini "
             "lab's"
         )
-    if is_folder:
-        problems = read_folder(path, split)
-    elif path.suffix == ".jsonl":
+    if path.suffix == ".jsonl":
         problems = cut_file(path, split)
+    elif path.is_dir():
+        problems = read_folder(path, split)
     else:
         problems = read_hub(str(source), split)
     return problems[:limit]

@@ -11,7 +11,7 @@ import os
 import random
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            check_range(item.name, getattr(self, item.name), item.name)
+            check(item, getattr(self, item.name), item.name)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of transformers' `generate`."""
-        greedy = self.temperature == 0
-        return {
-            "do_sample": not greedy,
-            "temperature": None if greedy else self.temperature,
-            "top_p": None if greedy else self.top_p,
-            "top_k": None if greedy else self.top_k,
-            "max_new_tokens": self.max_new_tokens,
-        }
+        options = dict(vars(self))
+        del options["seed"]  # torch's, set by the caller
+        if self.temperature == 0:
+            options |= dict.fromkeys(("temperature", "top_p", "top_k"))
+        return options | {"do_sample": self.temperature > 0}
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            check_range(item.name, getattr(self, item.name))
+            variable = f"DISTILL_{item.name.upper()}"
+            check(item, getattr(self, item.name), variable)
 
     @property
     def traces_path(self) -> Path:
@@ -159,30 +157,25 @@ class Profile:
         return Sampling(max_new_tokens=self.max_new_tokens)
 
 
-FIELDS = {item.name: item for item in (*fields(Sampling), *fields(Profile))}
+def check(item: Field, value: Any, typed_as: str) -> None:
+    """Raise CourseError unless the field may be `value`.
 
-
-def check_range(name: str, value: Any, shown: str | None = None) -> None:
-    """Raise CourseError unless the field `name` may be `value`.
-
-    shown: what the user typed it as, by default the environment variable.
     A text is refused where a number or a switch is wanted.
     """
-    kind, is_text = FIELDS[name].type, isinstance(value, str)
-    if kind == "str":
-        good = name != "dtype" or value in DTYPES
+    is_text = isinstance(value, str)
+    if item.type == "str":
+        good = item.name != "dtype" or value in DTYPES
         expected = f"one of {', '.join(DTYPES)}"
-    elif kind == "bool":
+    elif item.type == "bool":
         good, expected = not is_text, "1 or 0"
     else:
-        low, high = FIELDS[name].metadata["range"]
+        low, high = item.metadata["range"]
         good = not is_text and low <= value <= high  # nan is neither
-        which = "a whole number" if kind == "int" else "a number"
+        which = "a whole number" if item.type == "int" else "a number"
         expected = f"{which} from {low} to {high}"
     if not good:
         raise CourseError(
-            f"{shown or f'DISTILL_{name.upper()}'}={value}: expected "
-            f"{expected}. Correct it or unset it."
+            f"{typed_as}={value}: expected {expected}. Correct it or unset it."
         )
 
 
@@ -247,8 +240,7 @@ def overrides(profile: Profile) -> str:
     For a results file: of a local folder only the name, and not the seed,
     which has a field of its own. Empty for a profile as it is.
     """
-    plain = PROFILES.get(profile.name, profile)
-    changed = []
+    plain, changed = PROFILES.get(profile.name, profile), []
     for name in NAMES:
         value = getattr(profile, name)
         if name != "seed" and value != getattr(plain, name):
@@ -263,9 +255,8 @@ def set_seed(seed: int | None = None) -> int:
     import numpy
     import torch
 
-    chosen = get_profile().seed if seed is None else seed
-    check_range("seed", chosen, "seed")
-    random.seed(chosen)
-    numpy.random.seed(chosen)
-    torch.manual_seed(chosen)
-    return chosen
+    seed = Sampling(seed=get_profile().seed if seed is None else seed).seed
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
