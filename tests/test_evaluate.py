@@ -16,7 +16,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import CourseError
+from helpers import CourseError, chat
 from helpers.evaluate import (
     Evaluation,
     evaluate,
@@ -78,7 +78,11 @@ def test_render_prompts_free_and_think():
     student = tiny.tokenizer("mini-gemma3")
     free = render_prompts(problems, student, mini)
     think = render_prompts(problems, student, mini, "think")
-    for plain, thinking in zip(free, think, strict=True):
+    for plain, thinking, row in zip(free, think, problems, strict=True):
+        messages = chat.student_messages(row["question"])
+        assert chat.encode_text(plain, student) == chat.prompt_ids(
+            messages, student
+        )
         assert plain.endswith("<start_of_turn>model\n")
         assert thinking == plain + "<think>\n"
     teacher = tiny.tokenizer("mini-qwen3")
@@ -155,7 +159,7 @@ def test_evaluate_goes_on_after_a_kill(tmp_path):
     assert evaluate_worker.sample(folder, path).completions == (
         whole.completions
     )
-    assert lines(path) - 1 - answered <= 12 - answered + 1
+    assert lines(path) == 12 + 1  # no problem was asked twice
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from helpers import problems
 from helpers.answers import gold_answer
 from helpers.problems import ProblemFileError, load_problems, read_problems
 from helpers.profiles import ROOT
-from helpers.rebuild import generator, minilab
+from helpers.rebuild import generator
 
 SIZES = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
@@ -79,6 +79,8 @@ def test_mini_steps_impossible_share_and_templates(shipped, split):
 
 
 def test_build_problems_gives_the_shipped_files(tmp_path, monkeypatch):
+    from helpers.rebuild import minilab  # transformers, after Unsloth
+
     monkeypatch.setattr(minilab, "PROBLEMS", tmp_path)
     minilab.build_problems(7)
     for split in SIZES:
