@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         if options.profile in (None, result.profile)
         and options.seed in (None, result.seed)
     ]
-    print(table_text(results=shown))
+    print(table_text(shown))
     if options.readme:
         changed = update_readme(README)
         draw_overview()
