@@ -27,12 +27,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--readme", action="store_true", help=what)
     parser.set_defaults(profile=None, seed=None)  # unasked: show everything
     options = parser.parse_args(argv)
-    results = read_results()
-    if options.profile is not None:
-        results = [r for r in results if r.profile == options.profile]
-    if options.seed is not None:
-        results = [r for r in results if r.seed == options.seed]
-    print(table_text(results=results))
+    shown = [
+        result
+        for result in read_results()
+        if options.profile in (None, result.profile)
+        and options.seed in (None, result.seed)
+    ]
+    print(table_text(shown))
     if options.readme:
         changed = update_readme(README)
         draw_overview()
