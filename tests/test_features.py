@@ -11,7 +11,6 @@ from torch.nn import functional
 from helpers.features import (
     FEATURE_KINDS,
     RELATION_TEMPERATURE,
-    FeatureTerm,
     Projectors,
     depth,
     hidden_state_loss,
@@ -39,9 +38,6 @@ def states(width, seed):
 
 def rotation(width):
     return torch.linalg.qr(noise(width, width, seed=9)).Q
-
-
-# --- losses ---
 
 
 @each_kind
@@ -157,7 +153,6 @@ def test_mask_of_the_shift_takes_the_position_before_the_answer():
     "student, teacher, mask, kind, match",
     [
         ((2, 5, 4), (2, 5, 6), MASK, "mse", "4 wide .* 6.*projector"),
-        ((2, 4, 6), (2, 5, 6), MASK, "cosine", "does not fit|same rows"),
         ((2, 5, 6), (2, 5, 6), MASK[:, :2], "mse", "mask .* does not fit"),
         ((2, 5, 6), (2, 5, 6), MASK, "cka", "unknown kind 'cka'"),
     ],
@@ -182,9 +177,6 @@ def test_half_precision_is_computed_in_float32():
     assert loss.dtype == torch.float32
 
 
-# --- CKA, maps, projectors ---
-
-
 def test_cka_of_a_rotated_scaled_shifted_copy_is_one():
     first = noise(40, 6, seed=1)
     copy = 3 * first @ rotation(6) + 5
@@ -198,8 +190,6 @@ def test_cka_of_independent_noise_is_small_and_symmetric():
     there, back = linear_cka(first, second), linear_cka(second, first)
     assert 0 <= there.item() < 0.01
     assert there.item() == pytest.approx(back.item())
-    with pytest.raises(LossError, match="4000 and 39 positions"):
-        linear_cka(first, second[:39])
 
 
 @pytest.mark.parametrize(
@@ -225,13 +215,6 @@ def test_layer_maps():
         layer_map("first", 2, 4)
 
 
-def test_feature_terms_are_checked_when_they_are_made():
-    with pytest.raises(LossError, match="weight is -1.0"):
-        FeatureTerm("even", -1.0)
-    with pytest.raises(LossError, match="no pair of layers"):
-        FeatureTerm(())
-
-
 def test_projectors_start_orthonormal_and_from_their_seed():
     first, second = (
         Projectors(((1, 1), (2, 3)), 4, 6, seed=7).maps["2_3"].weight
@@ -239,9 +222,6 @@ def test_projectors_start_orthonormal_and_from_their_seed():
     )  # (6, 4)
     assert torch.allclose(first.T @ first, torch.eye(4), atol=1e-5)
     assert torch.equal(first, second)
-
-
-# --- hooks ---
 
 
 def test_tapped_states_equal_output_hidden_states():
