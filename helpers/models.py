@@ -158,7 +158,8 @@ def load_by_unsloth(fast: Any, profile: Profile, name: str) -> Loaded:
         use_gradient_checkpointing=False,
         **SAFE,
     )
-    return Loaded(model, getattr(tokenizer, "tokenizer", tokenizer), "")
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    return Loaded(model, tokenizer, "unsloth")
 
 
 def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
