@@ -18,13 +18,7 @@ from unittest import mock
 
 import torch
 
-from helpers import logit_cache
-from helpers.models import (
-    add_lora,
-    load_student,
-    load_teacher,
-    quantized_layers,
-)
+from helpers import logit_cache, models
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES, Profile
 from helpers.sft import train_student
@@ -50,7 +44,7 @@ def write_traces(teacher: str, output: Path) -> None:
         generation_batch=2,
         max_new_tokens=32,
     )
-    loaded = load_teacher(profile)
+    loaded = models.load_teacher(profile)
     generate_traces(
         load_problems("mini", "validation", limit=48),
         loaded.model,
@@ -74,8 +68,8 @@ def write_one_shard(
         return usual(*args)
 
     logit_cache.SHARD_ROWS, logit_cache.ask_teacher = 3, ask_once
-    loaded = load_teacher(PROFILES["mini"], teacher)
-    tokenizer = load_teacher(PROFILES["mini"], student).tokenizer
+    loaded = models.load_teacher(PROFILES["mini"], teacher)
+    tokenizer = models.load_teacher(PROFILES["mini"], student).tokenizer
     logit_cache.write_cache(
         traces, loaded, output, tokenizer=tokenizer, **options
     )
@@ -84,15 +78,14 @@ def write_one_shard(
 def train_by_fallback(profile: Profile, traces: list[dict]) -> None:
     """A student trained without Unsloth; what came of it, as a JSON file."""
     os.environ["DISTILL_NO_UNSLOTH"] = "1"
-    student = load_student(profile)
+    student = models.load_student(profile)
     report = {
         "backend": student.backend,
-        "layers": quantized_layers(student.model),
+        "layers": models.quantized_layers(student.model),
     }
-    student = add_lora(student, rank=4)
-    run = train_student(
-        traces, profile=profile, student=student, progress=False
-    )
+    options = {"profile": profile, "progress": False}
+    student = models.add_lora(student, rank=4)
+    run = train_student(traces, student=student, **options)
     report |= {"steps": run.steps, "loss": run.final_loss}
     report |= {"unsloth": "unsloth" in sys.modules}
     (run.folder / "report.json").write_text(json.dumps(report))

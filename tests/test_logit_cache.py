@@ -15,14 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, logit_cache
+from helpers import CourseError, logit_cache, losses
 from helpers.logit_cache import LogitCache, write_cache
-from helpers.losses import (
-    LossError,
-    kd_loss,
-    shift_for_next_token,
-    topk_kd_loss,
-)
 from helpers.models import Loaded, load_teacher
 from helpers.profiles import PROFILES
 from helpers.sft import encode_traces
@@ -73,7 +67,7 @@ def teacher_logits(row, teacher=None):
     ids, labels = (torch.tensor([row[k]]) for k in ("input_ids", "labels"))
     with torch.no_grad():
         logits = teacher.model(input_ids=ids).logits
-    logits, _, mask = shift_for_next_token(logits, labels)
+    logits, _, mask = losses.shift_for_next_token(logits, labels)
     return logits[mask][:, : len(teacher.tokenizer)]
 
 
@@ -111,8 +105,8 @@ def test_cache_gives_the_loss_of_the_teacher_in_memory(tmp_path):
         logits = teacher_logits(row)[None]
         mask, student = torch.ones(logits.shape[:2]), torch.randn_like(logits)
         top = (tensor[None] for tensor in cache.row(number))
-        loss = topk_kd_loss(student, *top, mask, temperature=2.0)
-        exact = kd_loss(student, logits, mask, temperature=2.0)
+        loss = losses.topk_kd_loss(student, *top, mask, temperature=2.0)
+        exact = losses.kd_loss(student, logits, mask, temperature=2.0)
         torch.testing.assert_close(loss, exact, rtol=2e-3, atol=2e-3)
 
 
@@ -229,7 +223,7 @@ def test_write_cache_refuses_what_it_cannot_ask(tmp_path):
     for k in (0, 10**6):
         with pytest.raises(CourseError, match=f"k is {k}"):
             write(tmp_path / "new", k=k)
-    with pytest.raises(LossError, match="temperature is 0"):
+    with pytest.raises(losses.LossError, match="temperature is 0"):
         write(tmp_path / "new", temperature=0)
     assert not (tmp_path / "new").exists()
 

@@ -82,13 +82,10 @@ def test_load_student_4_bit_stays_close_to_the_original(student):
     assert saved == 4 * linear - linear // 2
 
 
-def test_load_student_without_4_bit(profile):
+def test_a_model_is_in_4_bits_where_the_profile_says_so(profile):
     student = load_student(replace(profile, load_in_4bit=False))
     assert quantized_layers(student.model) == 0
     assert {p.dtype for p in student.model.parameters()} == {torch.float32}
-
-
-def test_load_teacher_in_4_bit_where_the_profile_says_so(profile):
     teacher = load_teacher(profile)
     assert not teacher.model.training
     assert teacher.backend == "transformers (float32)"
