@@ -166,21 +166,16 @@ def write_cache(
     Raises CourseError when the folder holds another cache or a broken one,
     or when the two tokenizers differ.
     """
+    check_options(temperature)
     cache = LogitCache(folder)
     rows = encode_traces(traces, tokenizer, max_length=max_length)[0].to_list()
-    width = teacher.model.config.get_text_config().vocab_size
-    check_vocabularies(tokenizer, teacher.tokenizer, width, width)
-    vocabulary = min(len(tokenizer), width)  # what lies behind is padding
-    check_options(temperature)
-    if not 1 <= k <= vocabulary:
-        raise CourseError(f"k is {k}: use one of 1 to {vocabulary} tokens.")
     settings = {
         "format": FORMAT,
         "teacher": Path(teacher.model.config.name_or_path).name,
         "teacher_sha256": weights_hash(teacher.model),
         "temperature": float(temperature),
         "k": k,
-        "vocabulary": vocabulary,
+        "vocabulary": shared_vocabulary(teacher, tokenizer, k),
         "max_length": max_length,
         "rows": len(rows),
         "rows_sha256": rows_hash(rows),
@@ -197,6 +192,16 @@ def write_cache(
         tensors = ask_teacher(part, teacher, settings, batch_size)
         write_shard(cache.folder, start, tensors, settings)
     return LogitCache(folder)
+
+
+def shared_vocabulary(teacher: Loaded, tokenizer: Any, k: int) -> int:
+    """How many of the teacher's logits mean a token; the rest is padding."""
+    width = teacher.model.config.get_text_config().vocab_size
+    check_vocabularies(tokenizer, teacher.tokenizer, width, width)
+    vocabulary = min(len(tokenizer), width)
+    if not 1 <= k <= vocabulary:
+        raise CourseError(f"k is {k}: use one of 1 to {vocabulary} tokens.")
+    return vocabulary
 
 
 @torch.no_grad()
