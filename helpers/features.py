@@ -60,8 +60,8 @@ def hidden_state_loss(
     if kind == "relation":
         return relation_loss(student_hidden, teacher_hidden, mask)
     student = student_hidden[mask]
-    student = in_float32(student if projector is None else projector(student))
-    teacher = in_float32(teacher_hidden.detach()[mask])
+    student = widen(student if projector is None else projector(student))
+    teacher = widen(teacher_hidden.detach()[mask])
     if student.shape != teacher.shape:
         raise LossError(
             f"the student's states are {student.shape[-1]} wide and the "
@@ -97,13 +97,13 @@ def relation_loss(
 
 def relations(states: Tensor, pairs: Tensor) -> Tensor:
     """(batch, tokens, width) to log-probabilities (batch, tokens, tokens)."""
-    unit = functional.normalize(in_float32(states), dim=-1)
+    unit = functional.normalize(widen(states), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
     cosines = cosines.masked_fill(~pairs, -1e30)  # not -inf: 0 * inf is NaN
     return (cosines / RELATION_TEMPERATURE).log_softmax(dim=-1)
 
 
-def in_float32(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """Half precision widened to float32; float64 stays what it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

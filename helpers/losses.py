@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from helpers.chat import check_vocabularies as check_vocabularies  # here too
-from helpers.features import LossError, checked_mask, finite, in_float32
+from helpers.features import LossError, checked_mask, finite, widen
 from helpers.features import hidden_state_loss as hidden_state_loss
 
 KINDS = ("forward", "reverse", "jsd", "skew")
@@ -52,7 +52,7 @@ class Kind(TypedDict, total=False):
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(logits / temperature), in float32 at least, never -inf."""
-    softened = in_float32(logits) / temperature
+    softened = widen(logits) / temperature
     return functional.log_softmax(softened, dim=-1).clamp(min=LOG_ZERO)
 
 
