@@ -215,8 +215,7 @@ def chunked_kd_loss(
     `chunk` at a time; the backward pass makes each chunk's logits again
     (gradient checkpointing, arXiv:1604.06174). So memory falls with the
     number of chunks, and the head runs twice. Gradients reach
-    `student_hidden` and the student's head. `kind`, `beta`, `skew` and
-    LossError are those of `kd_loss`.
+    `student_hidden` and the student's head. The rest is as in `kd_loss`.
     """
     mask = checked_mask(mask, student_hidden)
     compare = partial(divergence, temperature=temperature, **kind)
@@ -239,9 +238,7 @@ def chunked_kd_loss(
     return scaled_mean(torch.stack(sums).sum(), mask, temperature)
 
 
-def output_head(
-    model: Any, vocabulary: int | None = None
-) -> Callable[[Tensor], Tensor]:
+def output_head(model: Any, vocabulary: int | None = None) -> Head:
     """What a model does to its last hidden states to get logits.
 
     Its output embedding with the bias, then what the configuration adds:

@@ -233,12 +233,8 @@ def add_lora(
     base = loaded.model
     check_targets(base, targets)
     fast, _ = unsloth_backend()
-    options: dict[str, Any] = {
-        "r": rank,
-        "lora_alpha": 2 * rank,
-        "target_modules": list(targets),
-        "bias": "none",
-    }
+    options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank}
+    options |= {"target_modules": list(targets), "bias": "none"}
     if fast is not None:
         options |= {"use_gradient_checkpointing": False, "random_state": seed}
         return replace(loaded, model=fast.get_peft_model(base, **options))

@@ -145,8 +145,7 @@ def filter_traces(
     Unfinished, empty or looping traces always go; wrong ones go with
     `correct_only`. The counter names one reason, the worst, per trace.
     """
-    worth: list[dict] = []
-    reasons: Counter[str] = Counter()
+    worth, reasons = [], Counter()
     for row in rows:
         checks = faults(row)
         checks["wrong answer"] &= correct_only
@@ -183,9 +182,8 @@ def check_fit(
 def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     """How many of the problems the file already answers, in order.
 
-    A torn last line is cut off, but only one that begins like a row, and
-    after all before it fits; else TraceFileError is raised, and the file
-    stays as it is.
+    A torn last line is cut off if it begins like a row and all before it
+    fits; else TraceFileError is raised, and the file stays as it is.
     """
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
