@@ -13,7 +13,7 @@ from helpers.widgets.theory import two_peaks
 
 def test_next_token_plot_bars(shown: list[Figure]) -> None:
     plots.next_token_plot(
-        ["a", "b"], torch.tensor([0.9, 0.1]), [0.6, 0.4], [0.3, 0.7],
+        ["a", "$$"], torch.tensor([0.9, 0.1]), [0.6, 0.4], [0.3, 0.7],
         temperature=3, title="soft",
     )  # fmt: skip
     (axes,) = shown[0].axes
@@ -22,6 +22,7 @@ def test_next_token_plot_bars(shown: list[Figure]) -> None:
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert texts == ["teacher, T = 1", "teacher, T = 3", "student, T = 3"]
     assert {bar.get_hatch() for bar in axes.patches[4:]} == {"//"}
+    shown[0].draw_without_rendering()  # "$$" is a token, no formula
 
 
 def test_two_peaks_plot_draws_densities(shown: list[Figure]) -> None:

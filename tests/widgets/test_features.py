@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.widgets import LayerMapExplorer
+from helpers.widgets.features import LayerMapExplorer
 
 GRID = torch.tensor(
     [

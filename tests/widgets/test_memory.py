@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.widgets import PlannerExplorer
+from helpers.widgets.memory import PlannerExplorer
 
 
 def test_planner_moves_with_every_control() -> None:
