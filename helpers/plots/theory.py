@@ -1,7 +1,6 @@
 """The figures of notebook 01 and of its widgets.
 
-Blue is the teacher, orange the student; hatches and line styles repeat what
-the colours say.
+Hatches and line styles repeat what the colours say.
 """
 
 from __future__ import annotations

@@ -59,10 +59,7 @@ def read(
 
 
 class TemperatureExplorer(Explorer):
-    """A slider for T over one real position of teacher and student.
-
-    teacher_logits, student_logits: (vocab,).
-    """
+    """A slider for T over both models' logits (vocab,) at one position."""
 
     def __init__(
         self, teacher_logits: Tensor, student_logits: Tensor, tokenizer: Any
