@@ -88,6 +88,20 @@ def test_check_unknown_exercise_names_the_known_ones(
     assert "00.11; there is 00.1, 00.2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "mistaken"),
+    [
+        ("01.1", lambda same, gives: ["response", "logit", "feature"]),
+        ("01.2", lambda z, t: torch.special.entr((z / t).softmax(-1)).sum()),
+        ("01.3", lambda p, q, a: torch.sum(p * (p / q).log())),
+        ("01.4", lambda z, v, t: z.softmax(-1) - v.softmax(-1)),
+    ],
+)
+def test_cases_see_the_usual_mistakes(name: str, mistaken: Any) -> None:
+    status, _ = judge(mistaken, exercises_of("01")[name])
+    assert status == "not yet"
+
+
 @pytest.fixture
 def untouched() -> Iterator[None]:
     """No exercise attempted, before and afterwards."""
