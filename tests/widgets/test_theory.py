@@ -72,13 +72,6 @@ def test_temperature_explorer_follows_the_slider() -> None:
     assert explorer.picture in explorer.show().children
 
 
-def test_two_peaks_mass_and_place() -> None:
-    grid, mass = two_peaks()
-    assert mass.sum().item() == pytest.approx(1)
-    assert mass[grid < 0].sum().item() == pytest.approx(0.6, abs=1e-3)
-    assert grid[mass.argmax()].item() == pytest.approx(-2.5)
-
-
 def test_best_bell_forward_matches_the_moments() -> None:
     grid, mass = two_peaks()
     mean = (mass * grid).sum().item()
