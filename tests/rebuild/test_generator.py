@@ -52,28 +52,25 @@ def test_make_problem_gold_is_what_the_steps_compute(drawn):
         assert gold_answer(problem.gold) == problem.answer
 
 
+IMPOSSIBLE = {
+    "chairs": lambda rows, width, people: people > rows * width,
+    "change": lambda price, count, paid: paid < price * count,
+    "share_whole": lambda whole, friends: whole % friends > 0,
+    "buses": lambda _, more, all, both: 3 * (all - both) + more != both,
+}
+
+
 def test_make_problem_impossible_is_really_impossible(drawn):
     """Recomputed from the question, not from the template's own condition."""
     checked = Counter()
     for problem in drawn:
-        numbers = [int(n) for n in re.findall(r"\d+", problem.question)]
         name = problem.template.removesuffix("_impossible")
         impossible = problem.answer == "no solution"
         assert impossible == bool(problem.conflict)
-        if name == "chairs":
-            rows, width, people = numbers
-            assert impossible == (people > rows * width)
-        elif name == "change":
-            price, count, paid = numbers
-            assert impossible == (paid < price * count)
-        elif name == "share_whole":
-            assert impossible == (numbers[0] % numbers[1] > 0)
-        elif name == "buses":
-            _, more, everyone, both = numbers
-            assert impossible == (3 * (everyone - both) + more != both)
-        else:
-            continue
-        checked[name] += 1
+        if name in IMPOSSIBLE:
+            numbers = map(int, re.findall(r"\d+", problem.question))
+            assert impossible == IMPOSSIBLE[name](*numbers)
+            checked[name] += 1
     assert len(checked) == 4 and min(checked.values()) == 40
 
 

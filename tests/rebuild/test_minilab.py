@@ -60,11 +60,11 @@ def test_train_gives_a_folder_that_loads(elsewhere, name):
     assert folder == elsewhere / "models" / name
     assert {path.name for path in folder.iterdir()} == FILES
     loaded = load_teacher(PROFILES["mini"], str(folder))
-    stops = loaded.model.generation_config.eos_token_id
+    written = loaded.model.generation_config
+    assert written.do_sample == (name == "mini-qwen3")
     ends = {"mini-qwen3": ["<|im_end|>"]}.get(name, ["<eos>", "<end_of_turn>"])
-    assert stops == loaded.tokenizer.convert_tokens_to_ids(ends)
-    sampled = loaded.model.generation_config.do_sample
-    assert sampled == (name == "mini-qwen3")
+    stops = loaded.tokenizer.convert_tokens_to_ids(ends)
+    assert written.eos_token_id == stops
     assert not (elsewhere / "work" / name).exists()
     if name == "mini-gemma3":
         load_student(PROFILES["mini"], str(folder))
@@ -127,16 +127,13 @@ def test_forms_train_everything_but_the_question(recipe):
 
 
 def test_students_never_see_a_thought():
-    """Neither a tag of one, nor prose in the chat's format."""
+    """Neither its tag, nor prose in the chat's format."""
     tokenizer, rng = tiny.tokenizer("mini-gemma3"), random.Random(2)
+    assert [recipe.teacher for recipe in RECIPES] == [True, False, False]
     for problem in tiny.worked(100):
         for form in BY_NAME["mini-gemma3"].mix:
             written = text.write_form(form, problem, tokenizer, rng)
             assert not any(tag in written for tag in ("think>", "_turn>"))
-    students = [recipe for recipe in RECIPES if not recipe.teacher]
-    assert len(students) == 2
-    for recipe in RECIPES:
-        assert sum(recipe.mix.values()) == pytest.approx(1)
 
 
 def test_thinking_answer_is_closed_correct_and_fits():
@@ -151,15 +148,6 @@ def test_thinking_answer_is_closed_correct_and_fits():
     assert max(lengths) < PROFILES["mini"].max_new_tokens
 
 
-def test_arithmetic_sums_are_right():
-    rng = random.Random(4)
-    for _ in range(50):
-        for line in text.arithmetic(rng).rstrip(".").split(". "):
-            left, result = line.split(" = ")
-            a, symbol, b = left.split()
-            assert text.SYMBOLS[symbol](int(a), int(b)) == int(result) >= 0
-
-
 def test_stream_never_shows_a_question_that_is_scored():
     scored = {p["question"] for p in showcase()}
     for split in ("validation", "test", "held_out"):
@@ -172,34 +160,22 @@ def test_stream_never_shows_a_question_that_is_scored():
         assert question not in scored
 
 
-# --- what is shipped ---------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", BY_NAME)
-def test_shipped_model_folder_is_ordinary_and_safe(name):
-    folder = MODELS / name
-    assert {path.name for path in folder.iterdir()} == FILES | {"README.md"}
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    kind = "Gemma3ForCausalLM" if "gemma" in name else "Qwen3ForCausalLM"
-    assert config["architectures"] == [kind]
+def test_shipped_model_folder_is_ordinary_safe_and_small(name):
+    files = {path.name: path for path in (MODELS / name).iterdir()}
+    assert files.keys() == FILES | {"README.md"}
+    config = json.loads(files["config.json"].read_text("utf-8"))
     assert "auto_map" not in config
-    model = load_teacher(PROFILES["mini"], str(folder)).model
-    for parameter in model.parameters():
-        assert torch.isfinite(parameter).all()
-    card = (folder / "README.md").read_text("utf-8")
-    assert "helpers minilab" in card and "95% CI" in card
+    assert sum(path.stat().st_size for path in files.values()) < 10e6
+    model = load_teacher(PROFILES["mini"], str(MODELS / name)).model
+    kind = "Gemma3ForCausalLM" if "gemma" in name else "Qwen3ForCausalLM"
+    assert type(model).__name__ == kind
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert "95% CI" in files["README.md"].read_text("utf-8")
 
 
-def test_shipped_models_are_small_together():
-    files = [file for name in BY_NAME for file in (MODELS / name).iterdir()]
-    assert sum(file.stat().st_size for file in files) < 40e6
-
-
-def test_shipped_pair_has_different_tokenizers_and_one_shares():
+def test_shipped_small_student_shares_the_teachers_tokens_alone():
     teacher, student, sibling = map(tiny.tokenizer, BY_NAME)
-    assert chat.encode_text("12 pens", teacher) != chat.encode_text(
-        "12 pens", student
-    )
-    assert sibling.get_vocab() == teacher.get_vocab()
+    assert sibling.get_vocab() == teacher.get_vocab() != student.get_vocab()
     prompt = chat.render(chat.student_messages("1?"), sibling, generate=True)
-    assert prompt.endswith("assistant\n")
+    assert prompt.endswith("assistant\n")  # it opens no thought
