@@ -83,12 +83,6 @@ class Group(Scored):
     def correct(self) -> int:
         return sum(result.correct for result in self.results)
 
-    @property
-    def span(self) -> tuple[float, float]:
-        """Accuracy of the worst and of the best seed."""
-        shares = [result.accuracy for result in self.results]
-        return min(shares), max(shares)
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -178,7 +172,8 @@ def kd_table_markdown(groups: Sequence[Group]) -> str:
     """Budgets and arms in a Markdown table, pooled over the seeds."""
     rows = []
     for group in groups:
-        (low, high), (worst, best) = group.interval, group.span
+        low, high = group.interval
+        shares = [result.accuracy for result in group.results]
         splits = [r.splits.get("held-out templates") for r in group.results]
         asked = sum(split["n"] for split in splits if split)
         right = sum(split["correct"] for split in splits if split)
@@ -186,7 +181,8 @@ def kd_table_markdown(groups: Sequence[Group]) -> str:
         rows.append(
             f"| {group.budget:,} | {group.name} | {len(group.results)} "
             f"| {group.n:,} | {group.accuracy:.1%} | {100 * low:.1f}-"
-            f"{100 * high:.1f} | {worst:.1%}, {best:.1%} | {unseen} |"
+            f"{100 * high:.1f} | {min(shares):.1%}, {max(shares):.1%} "
+            f"| {unseen} |"
         )
     return "\n".join([TABLE, *rows]) if rows else NO_KD_RESULTS
 

@@ -38,14 +38,6 @@ class Point:
     prompt: int = PROMPT
     teacher: str | None = None
 
-    def expected(self) -> int:
-        """Bytes that the planner expects."""
-        settings = asdict(self)
-        shape = load_shape(settings.pop("model"))
-        if self.teacher:
-            settings["teacher"] = load_shape(self.teacher)
-        return plan_memory(shape, **settings).total
-
     def __str__(self) -> str:
         text = f"{self.model}, {self.method}, {self.bits} bits"
         if self.method != "generate":
@@ -74,7 +66,11 @@ class Measured:
     @property
     def expected(self) -> int:
         """Bytes that the planner expects."""
-        return self.point.expected()
+        settings = asdict(self.point)
+        shape = load_shape(settings.pop("model"))
+        if self.point.teacher:
+            settings["teacher"] = load_shape(self.point.teacher)
+        return plan_memory(shape, **settings).total
 
     @property
     def held_out(self) -> bool:

@@ -174,7 +174,7 @@ def compose(
         make_problem(
             " ".join(story.sentences).replace("{t}", str(total)),
             story.steps,
-            moves=f"{topic}: {' '.join(story.moves)}",
+            f"{topic}: {' '.join(story.moves)}",
             result=story.result,
             told=total,
         )
@@ -207,14 +207,9 @@ def three_buses(rng: random.Random) -> list[Problem]:
             sentence = row["step"].format(**names, x="{x}")
             needs = frozenset(row["needs"])
             steps.append(replace(step, sentence=sentence, needs=needs))
+        result = steps[0].value
         problems.append(
-            make_problem(
-                question,
-                steps,
-                moves="buses",
-                result=steps[0].value,
-                told=told,
-            )
+            make_problem(question, steps, "buses", result=result, told=told)
         )
     return problems
 

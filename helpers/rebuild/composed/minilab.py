@@ -51,12 +51,11 @@ ABOUT = (
 
 def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
     """The questions of all files but train: no model may be fed them."""
-    names = ["showcase", *(split for split in SIZES if split != "train")]
-    files = [folder / f"{name}.jsonl" for name in names]
+    files = [folder / f"{name}.jsonl" for name in (*SIZES, "showcase")]
     return {
         row["question"]
         for file in files
-        if file.exists()
+        if file.exists() and file.stem != "train"
         for row in read_problems(file)
     }
 

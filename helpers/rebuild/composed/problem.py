@@ -124,8 +124,8 @@ def compare(computed: int, told: int) -> str:
 def make_problem(
     question: str,
     steps: list[Step],
-    *,
     moves: str,
+    *,
     result: int,
     told: int | None = None,
 ) -> Problem:

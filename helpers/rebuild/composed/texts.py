@@ -10,23 +10,14 @@ from helpers.rebuild.composed.problem import SYMBOLS, Problem, Step, compare
 
 TAGS = "b i p em note page link thing thin ink pink".split()
 SENTENCES = (
-    "First, open the book.",
-    "Then read the page.",
-    "Next, write it down.",
-    "After that, close the door.",
-    "To start, count the coins.",
-    "Step 1: wash the cups.",
-    "Check: is it right?",
-    "This cannot be.",
-    "But there is more than one way.",
-    "Let me think.",
-    "think twice.",
-    "ink is blue.",
-    "thin ice is not safe.",
-    "The answer is on the next page.",
-    "There is no solution in the box.",
+    "First, open the book.", "Then read the page.", "Next, write it down.",
+    "After that, close the door.", "To start, count the coins.",
+    "Step 1: wash the cups.", "Check: is it right?", "This cannot be.",
+    "But there is more than one way.", "Let me think.", "think twice.",
+    "ink is blue.", "thin ice is not safe.",
+    "The answer is on the next page.", "There is no solution in the box.",
     "So it is.",
-)
+)  # fmt: skip
 
 
 def final_sentence(problem: Problem) -> str:
