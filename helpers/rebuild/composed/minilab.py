@@ -175,7 +175,7 @@ def main(argv: list[str]) -> int:
                 recipe,
                 tokenizer,
                 seed=options.seed,
-                checkpoint=WORK / f"{recipe.name}.pt",
+                checkpoint=WORK / f"{recipe.name}.safetensors",
                 exclude=reserved_questions(),
                 before_step=report,
             )

@@ -7,6 +7,7 @@ warms up, stays, and falls over the last third.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
@@ -27,6 +30,7 @@ from helpers.rebuild.composed.recipes import Example, Recipe, encode_form
 
 ROUND = 2048  # examples that are drawn, and sorted by length, together
 EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
+LATER = {2: 2, 3: 3, 4: 5}  # and after it
 WARMUP, DECAY = 100, 0.3  # steps; share of all tokens
 CHECKPOINT_SECONDS = 300
 
@@ -59,7 +63,7 @@ def round_of_examples(
         seed=rng.getrandbits(64),
         split="train",
         exclude=exclude,
-        lengths=EARLY if early else None,
+        lengths=EARLY if early else LATER,
     )
     if recipe.teacher:
         problems = [p for p in problems if p.moves != "buses" or p.impossible]
@@ -146,14 +150,38 @@ def save(
     optimizers: list[Optimizer],
     progress: Progress,
 ) -> None:
-    """A checkpoint, whole or not at all."""
-    content = {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "progress": asdict(progress),
-    }
-    torch.save(content, path.with_suffix(".draft"))
-    os.replace(path.with_suffix(".draft"), path)
+    """Weights, the optimizers' moments and the progress, in one file."""
+    tensors = dict(model.named_parameters(prefix="model"))
+    for number, optimizer in enumerate(optimizers):
+        for weight, slots in optimizer.state_dict()["state"].items():
+            for slot, tensor in slots.items():
+                tensors[f"optimizer {number} {weight} {slot}"] = tensor
+    draft = path.with_suffix(".draft")
+    metadata = {"progress": json.dumps(asdict(progress))}
+    save_file(tensors, draft, metadata=metadata)
+    os.replace(draft, path)
+
+
+def load_checkpoint(
+    path: Path,
+    model: PreTrainedModel,
+    optimizers: list[Optimizer],
+) -> Progress:
+    """What `save` wrote, put back into model and optimizers."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+    with torch.no_grad():
+        for name, weight in model.named_parameters(prefix="model"):
+            weight.copy_(tensors.pop(name))
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    for name, tensor in tensors.items():
+        _, number, weight, slot = name.split()
+        state = states[int(number)]["state"]
+        state.setdefault(int(weight), {})[slot] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    return progress
 
 
 def train(
@@ -174,13 +202,7 @@ def train(
     model, progress = recipe.build().train(), Progress()
     optimizers = make_optimizers(model, learning_rate=recipe.learning_rate)
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(
-            optimizers, saved["optimizers"], strict=True
-        ):
-            optimizer.load_state_dict(state)
-        progress = Progress(**saved["progress"])
+        progress = load_checkpoint(checkpoint, model, optimizers)
     body = torch.compile(model.model, dynamic=True)
     saved_at, loss = time.monotonic(), float("nan")
     try:
