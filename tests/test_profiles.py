@@ -180,7 +180,7 @@ def test_get_profile_every_field_can_be_overridden():
 
 
 def test_overrides_come_back_as_typed():
-    assert overrides(get_profile("laptop", {"DISTILL_SEED": "9"})) == ""
+    assert overrides(get_profile("mini", {"DISTILL_SEED": "9"})) == ""
     typed = {
         "DISTILL_PROBLEMS": "openai/gsm8k-again",
         "DISTILL_LOAD_IN_4BIT": "0",
