@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +22,13 @@ from helpers.logit_cache import LogitCache
 from helpers.losses import check_options, check_vocabularies
 from helpers.models import Loaded
 from helpers.profiles import Profile
-from helpers.runs import (
+from helpers.sft import (
     RunError,
-    TrainingRun,
-    run_folder,
-    run_settings,
-    run_training,
+    TextLesson,
+    encode_trace,
+    encode_traces,
+    train_student,
 )
-from helpers.sft import encode_traces, prepared, trainer_options
 from helpers.trainer import DistillTrainer, FeatureTrainer
 
 
@@ -98,29 +97,21 @@ def pair_rows(
     first position that the teacher wrote: its chat template may open the
     thought, and what a template writes was never trained.
     """
-    fitting = [
-        trace
-        for trace in traces
-        if chat.encode_example(
-            chat.student_messages(trace["question"], trace["qwen3_answer"]),
-            student,
-            max_length=max_length,
-        )
-    ]
-    if long := len(traces) - len(fitting):
-        print(f"{long} traces longer than {max_length} dropped")
-    rows, _ = encode_traces(fitting or traces, student, max_length=max_length)
+    rows, dropped = encode_traces(traces, student, max_length=max_length)
+    if dropped:
+        print(f"{dropped} traces longer than {max_length} dropped")
+    fitting = [t for t in traces if encode_trace(t, student, max_length)]
     starts = []
     for trace, row in zip(fitting, rows, strict=True):
         messages = chat.student_messages(trace["question"])
-        theirs = chat.prompt_ids(messages, teacher)
-        if theirs != row["input_ids"][: len(theirs)]:
+        prompt = chat.prompt_ids(messages, teacher)
+        if prompt != row["input_ids"][: len(prompt)]:
             raise RunError(
                 f"{trace['id']}: the teacher's prompt is not the beginning "
                 "of the student's row. Logit distillation needs one chat "
                 "template; use traces (helpers.sft) for this pair."
             )
-        starts.append(len(theirs))
+        starts.append(len(prompt))
     rows = rows.add_column("soft_start", starts)
     return rows.add_column("row", list(range(len(rows))))
 
@@ -165,14 +156,13 @@ class PairCollator:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Lesson(TextLesson):
     """What a student is to learn: traces, and what the teacher thinks of them.
 
     teacher: with a `cache` only its tokenizer is used, `teacher.model` may
     be None. Raises RunError for an objective that a cache cannot serve.
     """
 
-    traces: list[dict]
     teacher: Loaded
     objective: Objective
     cache: LogitCache | None = None
@@ -198,48 +188,37 @@ class Lesson:
                 "another with write_cache(temperature=...)"
             )
 
-    def trainer(
-        self,
-        student: Loaded,
-        folder: Path | None = None,
-        *,
-        profile: Profile,
-        seed: int = 7,
-        progress: bool = True,
-    ) -> Any:
-        """A trainer for the profile's epochs; no folder, nothing saved.
+    def settings(self) -> dict[str, Any]:
+        """What decides the lesson, for run.json."""
+        objective, cached = asdict(self.objective), self.cache is not None
+        return super().settings() | {"objective": objective, "cached": cached}
+
+    def prepare(self, student: Loaded, profile: Profile) -> tuple[Any, Any]:
+        """The rows and what makes the trainer.
 
         Raises LossError when the vocabularies do not agree, CourseError for
         a cache of other rows.
         """
         objective, size = self.objective, len(student.tokenizer)
-        online = self.cache is None
-        if profile.kd_chunk and online:
-            objective = objective.chunked(profile.kd_chunk)
         pair = student.tokenizer, self.teacher.tokenizer
         check_vocabularies(*pair, size, size)  # the rest is padding
         rows = pair_rows(self.traces, *pair, max_length=profile.max_length)
-        if not online:
-            self.cache.check_rows(
-                rows.select_columns(["input_ids", "labels"]).to_list()
-            )
-        options = trainer_options(
-            student,
-            rows,
-            folder,
-            profile=profile,
-            seed=seed,
-            progress=progress,
-        ) | {
-            "objective": objective,
-            "teacher": self.teacher.model.eval() if online else None,
-            "vocabulary": size,
-            "data_collator": PairCollator(
+        if self.cache is not None:
+            encoded = rows.select_columns(["input_ids", "labels"])
+            self.cache.check_rows(encoded.to_list())
+        elif profile.kd_chunk:
+            objective = objective.chunked(profile.kd_chunk)
+        online = self.cache is None
+        make = partial(
+            FeatureTrainer if objective.features else DistillTrainer,
+            objective=objective,
+            teacher=self.teacher.model.eval() if online else None,
+            vocabulary=size,
+            data_collator=PairCollator(
                 student.tokenizer.pad_token_id, self.cache
             ),
-        }
-        kind = FeatureTrainer if objective.features else DistillTrainer
-        return prepared(kind, options)
+        )
+        return rows, make
 
 
 def pair_trainer(
@@ -259,41 +238,5 @@ def pair_trainer(
     return lesson.trainer(student, profile=profile, seed=seed)
 
 
-def distill_student(
-    lesson: Lesson,
-    *,
-    profile: Profile,
-    run: str = "logit",
-    epochs: int | None = None,
-    seed: int = 7,
-    overwrite: bool = False,
-    progress: bool = True,
-    student: Loaded | None = None,
-) -> TrainingRun:
-    """Train the profile's student on a lesson; profile: of `pair_profile`.
-
-    Continues a killed run and refuses one with other settings, like
-    `train_student`.
-    """
-    if epochs is not None:
-        profile = replace(profile, epochs=epochs)
-
-    def build(student: Loaded, folder: Path) -> Any:
-        return lesson.trainer(
-            student, folder, profile=profile, seed=seed, progress=progress
-        )
-
-    return run_training(
-        build,
-        run_folder(profile, run),
-        run_settings(
-            profile,
-            lesson.traces,
-            seed=seed,
-            objective=asdict(lesson.objective),
-            cached=lesson.cache is not None,
-        ),
-        profile=profile,
-        overwrite=overwrite,
-        student=student,
-    )
+# Trains the profile's student (of `pair_profile`) on a Lesson.
+distill_student = partial(train_student, run="logit")

@@ -6,6 +6,7 @@ given, and makes its batches.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from helpers.features import (
     Projectors,
     decoder_of,
+    depth,
     hidden_state_loss,
     tapped,
     width,
@@ -89,9 +91,9 @@ class DistillTrainer(SFTTrainer):
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)
         taught = self.ask_teacher(asked)
-        if self.objective.soft:
+        if weight := self.objective.soft:
             soft = self.soft_loss(states, taught, soft_mask, inputs)
-            loss = loss + self.objective.soft * soft * soft_mask.sum()
+            loss = loss + weight * soft * soft_mask.sum()
         loss = loss + self.more_loss(outputs, soft_mask) * soft_mask.sum()
         if num_items_in_batch is None:
             num_items_in_batch = mask.sum()
@@ -110,15 +112,10 @@ class DistillTrainer(SFTTrainer):
         if not self.objective.chunk:
             outputs = model(**asked, **self.student_options)
             return outputs, outputs.logits
-        returned: list[Tensor] = []
-        hook = decoder_of(self.student).register_forward_hook(
-            lambda _, __, output: returned.append(output[0])
-        )
-        try:
+        last = depth(self.student)
+        with tapped(self.student, [last]) as states:
             outputs = model(**asked, **self.student_options)
-        finally:
-            hook.remove()
-        return outputs, returned[0]
+        return outputs, states[last]
 
     @torch.no_grad()
     def ask_teacher(self, asked: Batch) -> Tensor | None:
@@ -149,12 +146,8 @@ class DistillTrainer(SFTTrainer):
                 mask,
                 temperature=objective.temperature,
             )
-        options = {
-            "temperature": objective.temperature,
-            "kind": objective.kind,
-            "beta": objective.beta,
-            "skew": objective.skew,
-        }
+        names = ("temperature", "kind", "beta", "skew")
+        options = {name: getattr(objective, name) for name in names}
         taught = taught[:, :-1]
         if not objective.chunk:
             return kd_loss(
@@ -189,14 +182,14 @@ class DistillTrainer(SFTTrainer):
         def part(states: Tensor, *rest: Tensor) -> Tensor:
             return weighted_cross_entropy(head(states), *rest)
 
-        size = self.objective.chunk
-        parts = zip(
-            states.split(size),
-            targets.split(size),
-            weights.split(size),
-            strict=True,
+        split = [
+            tensor.split(self.objective.chunk)
+            for tensor in (states, targets, weights)
+        ]
+        return sum(
+            checkpoint(part, *tensors, use_reentrant=False)
+            for tensors in zip(*split, strict=True)
         )
-        return sum(checkpoint(part, *p, use_reentrant=False) for p in parts)
 
 
 def weighted_cross_entropy(
@@ -241,24 +234,21 @@ class FeatureTrainer(DistillTrainer):
 
     def more_loss(self, outputs: Any, mask: Tensor) -> Tensor:
         """Weight times the mean of the pairs' losses."""
-        losses = [
-            hidden_state_loss(
-                outputs.hidden_states[student][:, :-1],
+        losses = []
+        for student, teacher in self.pairs:
+            projector = self.projectors and partial(
+                self.projectors, student=student, teacher=teacher
+            )
+            loss = hidden_state_loss(
+                outputs.hidden_states[student][:, :-1].float(),
                 self.taught[teacher][:, :-1],
                 mask,
-                projector=self.projector(student, teacher),
+                projector=projector,
                 kind=self.term.kind,
             )
-            for student, teacher in self.pairs
-        ]
+            losses.append(loss)
         self.taught = {}
         return self.term.weight * torch.stack(losses).mean()
-
-    def projector(self, student: int, teacher: int) -> Any:
-        """The map of a pair of layers, in float32; None for relations."""
-        if self.projectors is None:
-            return None
-        return lambda states: self.projectors(states.float(), student, teacher)
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         """The student's parameters, and the projectors beside them.

@@ -88,9 +88,8 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
 
     def schedule(batch: int) -> tuple:
         made = sft_config(
-            tiny.profile(tmp_path, batch_size=batch),
+            tiny.profile(tmp_path, batch_size=batch, epochs=10),
             tmp_path,
-            epochs=10,
             rows=128,
             seed=7,
         )

@@ -176,7 +176,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "finish_run", die)
+        patch.setattr(sft, "finish_run", die)
         with pytest.raises(Killed):
             train()
     resumed = train()
@@ -186,7 +186,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
 
 def test_train_student_finished_run_is_read_back(finished, monkeypatch):
     profile, run, _ = finished
-    monkeypatch.setattr(runs, "load_student", None)  # would raise
+    monkeypatch.setattr(sft, "load_student", None)  # would raise
     again = train_student(tiny.traces(ROWS), profile=profile)
     assert again == run == read_run(run.folder)
 
@@ -303,8 +303,8 @@ def test_encode_traces_refuses_when_nothing_is_left():
 
 
 def test_sft_config_is_one_schedule_and_nothing_is_cut(tmp_path):
-    profile = tiny.profile(tmp_path, gradient_accumulation=2)
-    config = sft.sft_config(profile, tmp_path, epochs=4, rows=100, seed=7)
+    profile = tiny.profile(tmp_path, epochs=4, gradient_accumulation=2)
+    config = sft.sft_config(profile, tmp_path, rows=100, seed=7)
     assert config.num_train_epochs == 4
     assert config.max_length is None and not config.packing
     assert config.warmup_steps == 13 * 4 // 20

@@ -83,11 +83,9 @@ def measure(point: Point) -> dict[str, Any]:
 
 def prepare(point: Point, loaded: Any, profile: Any, folder: Path) -> Any:
     """What is to be measured, as a function without arguments."""
-    from trl import SFTTrainer
-
     from helpers.distill import Objective, PairCollator
     from helpers.models import add_lora, load_teacher
-    from helpers.sft import prepared, trainer_options
+    from helpers.sft import build_trainer
     from helpers.trainer import DistillTrainer
 
     if point.method == "generate":
@@ -96,26 +94,28 @@ def prepare(point: Point, loaded: Any, profile: Any, folder: Path) -> Any:
         loaded = add_lora(loaded, rank=point.rank)
     else:
         loaded.model.requires_grad_(True)
-    options = trainer_options(
-        loaded,
-        rows(point, 2 * profile.gradient_accumulation),
-        None,
-        profile=replace(profile, epochs=1),
-        seed=7,
-        progress=False,
-    )
+    make = None
     if point.teacher:
         teacher = random_model(point.teacher, folder / "teacher")
         teacher = load_teacher(profile, str(teacher))
         own(teacher.model)
         chunk = point.chunk if point.method == "logit_chunked" else None
-        options |= {
-            "objective": Objective(chunk=chunk),
-            "teacher": teacher.model,
-            "data_collator": PairCollator(loaded.tokenizer.pad_token_id),
-        }
-        return prepared(DistillTrainer, options).train
-    return prepared(SFTTrainer, options).train
+        make = partial(
+            DistillTrainer,
+            objective=Objective(chunk=chunk),
+            teacher=teacher.model,
+            data_collator=PairCollator(loaded.tokenizer.pad_token_id),
+        )
+    return build_trainer(
+        loaded,
+        rows(point, 2 * profile.gradient_accumulation),
+        None,
+        profile=profile,
+        epochs=1,
+        seed=7,
+        progress=False,
+        make=make,
+    ).train
 
 
 def rows(point: Point, steps: int) -> Any:
