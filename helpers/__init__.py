@@ -37,12 +37,10 @@ def select_profile(name: str) -> None:
     switch it on again, unless HF_HUB_OFFLINE was set by the user.
     """
     os.environ["DISTILL_PROFILE"] = name
-    if name == "mini":
-        if "HF_HUB_OFFLINE" not in os.environ:
-            os.environ["HF_HUB_OFFLINE"] = "1"
-            os.environ[_SET_BY_US] = "1"
-    elif os.environ.pop(_SET_BY_US, None):
+    if os.environ.pop(_SET_BY_US, None):
         os.environ.pop("HF_HUB_OFFLINE", None)
+    if name == "mini" and "HF_HUB_OFFLINE" not in os.environ:
+        os.environ.update({"HF_HUB_OFFLINE": "1", _SET_BY_US: "1"})
 
 
 def write_atomic(path: Path, text: str | bytes) -> Path:
@@ -52,32 +50,31 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
     written; the file that was there before stays as it was.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    content = text.encode() if isinstance(text, str) else text
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as handle:
-            handle.write(text.encode() if isinstance(text, str) else text)
+            handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(draft, path)
     except OSError as error:
-        raise OSError(
-            error.errno,
+        reason = (
             f"cannot write {path.name}: {error.strerror}. Free some space or "
-            "check the folder's permissions; the old file is unchanged",
-        ) from error
+            "check the folder's permissions; the old file is unchanged"
+        )
+        raise OSError(error.errno, reason) from error
     finally:
         draft.unlink(missing_ok=True)
     return path
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a JSON-lines file, without what ends them.
+    """The lines of a JSON-lines file, the last one's end ignored.
 
-    Not `str.splitlines`: that also cuts at U+2028 and U+0085, which JSON
-    allows inside a text.
+    Not `str.splitlines`, which also cuts at U+2028: JSON allows it in a text.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def first_line(error: BaseException) -> str:
@@ -87,10 +84,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what libraries print while they load; errors still rise.
-
-    `Loaded.backend` says in one line what the banners say in several.
-    """
+    """Hold back what libraries print while they load; errors still rise."""
     library = logging.getLogger("transformers")
     level = library.level
     library.setLevel(logging.ERROR)
@@ -101,16 +95,12 @@ def quiet() -> Iterator[None]:
         library.setLevel(level)
 
 
-def _set_switches() -> None:
-    # Without "passive", two torch threads that share a core with another
-    # program wait for each other and small steps take 75 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    # bitsandbytes logs a missing optional package at its first import.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    select_profile(current_profile())
-
-
-_set_switches()
+# Without "passive", two torch threads that share a core with another program
+# wait for each other and small steps take 75 times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# bitsandbytes logs a missing optional package at its first import.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+select_profile(current_profile())

@@ -24,10 +24,8 @@ REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 def main(argv: list[str]) -> int:
     """Run one command; its exit status, or 2 with a sentence on stderr."""
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            print(overview(), flush=True)
-            return 0
-        status = start(argv[0], argv[1:])
+        name, *options = argv or ["help"]
+        status = start(name, options)
         sys.stdout.flush()  # a reader that has gone is noticed here
         return status
     except KeyboardInterrupt:
@@ -49,6 +47,8 @@ def start(name: str, options: list[str]) -> int:
 
     Raises CourseError for a command that does not exist.
     """
+    if name in ("-h", "--help", "help"):
+        return print_overview()
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
@@ -59,15 +59,14 @@ def start(name: str, options: list[str]) -> int:
     command = COMMANDS[name]
     if command.bare:
         python = environment.find() or environment.check_python()
-    elif "-h" in options or "--help" in options:
-        python = environment.find()
-        if python is None:
-            parser = command_parser(name, command.summary)
-            parser.epilog = "The environment is not made yet: more to come."
-            parser.print_help()
-            return 0
-    else:
+    elif {"-h", "--help"}.isdisjoint(options):
         python = environment.ensure()
+    else:
+        python = environment.find()
+    if python is None:
+        about = f"{command.summary}. There is more once the course is set up."
+        command_parser(name, about).print_help()
+        return 0
     if python != sys.executable:
         return _hand_over(python, [name, *options])
     # The hub's switch must be right before the command imports anything.
@@ -86,20 +85,14 @@ def sentence(error: CourseError | OSError) -> str:
     return f"{error.strerror}{where} (--debug shows where it was raised)."
 
 
-def overview() -> str:
+def print_overview() -> int:
     """The list of commands."""
-    lines = [
-        f"  python3 -m helpers {name:<9} {command.summary}"
-        for name, command in COMMANDS.items()
-    ]
-    return "\n".join(
-        (
-            "A course on distilling language models. The commands:\n",
-            *lines,
-            "\nNew here? Start with: python3 -m helpers run",
-            "Options of a command: python3 -m helpers run --help",
-        )
-    )
+    print("A course on distilling language models. The commands:\n")
+    for name, command in COMMANDS.items():
+        print(f"  python3 -m helpers {name:<9} {command.summary}")
+    print("\nNew here? Start with: python3 -m helpers run")
+    print("Options of a command: python3 -m helpers run --help")
+    return 0
 
 
 def _hand_over(python: str, argv: list[str]) -> int:
@@ -108,12 +101,8 @@ def _hand_over(python: str, argv: list[str]) -> int:
     sys.stderr.flush()
     if os.name != "nt":
         os.execv(python, command)  # signals and exit status pass unchanged
-    child = subprocess.Popen(command)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue  # the child was interrupted too; let it finish
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it as well
+    return subprocess.call(command)
 
 
 if __name__ == "__main__":

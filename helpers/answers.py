@@ -5,9 +5,8 @@ the answer, and `extract_answer` turns the answer into one canonical string:
 "62", "3.5", "-4", "1/2" or "no solution". Equality is exact arithmetic with
 `fractions.Fraction`, so "18.00" equals "18" and "1/2" equals "0.5".
 
-What is dropped: thousands separators, currency, units, bold, LaTeX dressing
-and the percent sign ("25%" is 25, as in GSM8K). Numbers spelled as words
-("seven") are not read.
+Thousands separators, currency, units, bold, LaTeX dressing and the percent
+sign are dropped ("25%" is 25, as in GSM8K); words ("seven") are not read.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 NO_SOLUTION = "no solution"
@@ -27,8 +27,7 @@ class Trace:
 
     thinking: the thought; "" for an empty one, None when there is no tag.
     answer: what follows the thought; the whole text when there is no tag.
-    closed: True only when a thought was ended by `</think>`. A text without
-        any tag has nothing to close: thinking None, closed False.
+    closed: whether a thought was ended by `</think>`.
     """
 
     thinking: str | None
@@ -46,12 +45,16 @@ def split_trace(text: str) -> Trace:
     """
     before, close, after = text.rpartition(CLOSE)
     if OPEN in after:
-        thought = text.partition(OPEN)[2] if not close else text
+        thought = text if close else text.partition(OPEN)[2]
         return Trace(_without_tags(thought), "", closed=False)
     if close:
         thought = before.partition(OPEN)[2] if OPEN in before else before
         return Trace(_without_tags(thought), after.strip(), closed=True)
     return Trace(None, text.strip(), closed=False)
+
+
+def _without_tags(thought: str) -> str:
+    return thought.replace(OPEN, "").replace(CLOSE, "").strip()
 
 
 def extract_answer(text: str) -> str | None:
@@ -74,8 +77,7 @@ def gold_answer(text: str | int) -> str:
 
     GSM8K writes the answer after `####`: "... #### 1,234" gives "1234".
 
-    Raises:
-        ValueError: there is neither a number nor "no solution" in it.
+    Raises ValueError where there is neither a number nor "no solution".
     """
     tail = str(text).rpartition("####")[2]
     value = _final_value(_plain(tail))
@@ -90,27 +92,19 @@ def gold_answer(text: str | int) -> str:
 def is_correct(text: str, gold: str | int) -> bool:
     """Say whether the final answer of `text` equals `gold`, exactly.
 
-    gold: a GSM8K answer ("... #### 72") or a bare value ("72").
-
-    Raises:
-        ValueError: `gold` itself holds no answer.
+    gold: a GSM8K answer ("... #### 72") or a bare value ("72"). Raises
+    ValueError where `gold` itself holds no answer.
     """
-    expected, found = gold_answer(gold), extract_answer(text)
-    if found is None or NO_SOLUTION in (expected, found):
-        return found == expected
-    return Fraction(found) == Fraction(expected)
-
-
-def _without_tags(thought: str) -> str:
-    return thought.replace(OPEN, "").replace(CLOSE, "").strip()
+    expected, given = gold_answer(gold), extract_answer(text)
+    if given is None or NO_SOLUTION in (expected, given):
+        return given == expected
+    return Fraction(given) == Fraction(expected)
 
 
 # --- from typeset text to plain text ---------------------------------------
 
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_DASHES = (
-    "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # minus, hyphens, en dash
-)
+_DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # minus to en dash
 _SIGNS = {ord(dash): "-" for dash in _DASHES} | {
     ord(sign): unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
     for sign in _VULGAR
@@ -154,7 +148,7 @@ _NUMBER = re.compile(
     (?:\s*(?P<scale>thousand|million|billion)\b)?""",
     re.VERBOSE | re.IGNORECASE,
 )
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_SCALES = {"": 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 
 
 def _canonical(match: re.Match[str]) -> str | None:
@@ -165,29 +159,13 @@ def _canonical(match: re.Match[str]) -> str | None:
     )
     if bottom == 0:
         return None
-    value = top / bottom
-    if match["whole"]:
-        value += int(match["whole"])
-    value *= _SCALES.get((match["scale"] or "").lower(), 1)
+    value = int(match["whole"] or 0) + top / bottom
+    value *= _SCALES[(match["scale"] or "").lower()]
     value = -value if match["sign"] else value
     if match["bottom"] or value.denominator == 1:
         return str(value)
-    return _decimal(value)
-
-
-def _decimal(value: Fraction) -> str:
-    """A terminating decimal without trailing zeros: 7/2 -> "3.5"."""
-    places = 0
-    while (value * 10**places).denominator != 1:
-        places += 1
-    digits = str(abs(int(value * 10**places))).zfill(places + 1)
-    sign = "-" if value < 0 else ""
-    return f"{sign}{digits[:-places]}.{digits[-places:]}"
-
-
-def _last_number(text: str) -> str | None:
-    found = [_canonical(match) for match in _NUMBER.finditer(text)]
-    return next((value for value in reversed(found) if value), None)
+    with localcontext(prec=300):  # exact: at most 200 digits come in
+        return f"{Decimal(value.numerator) / value.denominator:f}"
 
 
 # --- which number is the answer ---------------------------------------------
@@ -227,19 +205,20 @@ def _final_value(text: str) -> str | None:
         return explicit
     if weak >= 0 and not _concludes_with_number(text[weak:]):
         return NO_SOLUTION
-    return _last_number(text)
+    values = [_canonical(match) for match in _NUMBER.finditer(text)]
+    return next((value for value in reversed(values) if value), None)
 
 
 def _explicit_value(text: str) -> tuple[int, str | None]:
     """Position and value of the answer that is marked as final, if any."""
-    marked = [
+    hashes, stated = re.finditer("####", text), _STATED.finditer(text)
+    for marked in (
         _boxed(text),
-        [(at.end(), None) for at in re.finditer("####", text)],
-        [(at.end(), None) for at in _STATED.finditer(text)],
-    ]
-    for candidates in marked:
-        for start, end in reversed(candidates[-_RECENT:]):
-            value = _first_value(text[start : end or start + _REACH])
+        [(match.end(), match.end() + _REACH) for match in hashes],
+        [(match.end(), match.end() + _REACH) for match in stated],
+    ):
+        for start, end in reversed(marked[-_RECENT:]):
+            value = _first_value(text[start:end])
             if value is not None:
                 return start, value
     return -1, None
@@ -247,16 +226,16 @@ def _explicit_value(text: str) -> tuple[int, str | None]:
 
 def _boxed(text: str) -> list[tuple[int, int]]:
     """Start and end of what the last \\boxed{...} hold, braces balanced."""
-    found = []
+    spans = []
     openings = list(re.finditer(r"\\(?:f?boxed|fbox)\s*\{", text))
-    for match in openings[-_RECENT:]:
+    for start in [match.end() for match in openings[-_RECENT:]]:
         depth = 1
-        for end, sign in enumerate(text[match.end() :][:_REACH], match.end()):
+        for end, sign in enumerate(text[start : start + _REACH], start):
             depth += {"{": 1, "}": -1}.get(sign, 0)
             if depth == 0:
-                found.append((match.end(), end))
+                spans.append((start, end))
                 break
-    return found
+    return spans
 
 
 def _first_value(content: str) -> str | None:
@@ -281,14 +260,13 @@ def _first_value(content: str) -> str | None:
 
 def _last_denial(pattern: re.Pattern[str], text: str) -> int:
     """Where the last phrase that is not itself negated starts, or -1."""
-    starts = [
-        match.start()
-        for match in pattern.finditer(text)
-        if not _NEGATION.search(
-            text[max(0, match.start() - 20) : match.start()]
-        )
+    starts = [match.start() for match in pattern.finditer(text)]
+    denials = [
+        start
+        for start in starts
+        if not _NEGATION.search(text[max(0, start - 20) : start])
     ]
-    return starts[-1] if starts else -1
+    return denials[-1] if denials else -1
 
 
 def _concludes_with_number(text: str) -> bool:

@@ -28,45 +28,32 @@ def student_messages(question: str, answer: str | None = None) -> Messages:
     return messages
 
 
-def control_tokens(tokenizer: Any) -> list[str]:
-    """Every added token that looks like markup, longest first."""
-    added = {
-        token.content for token in tokenizer.added_tokens_decoder.values()
-    }
-    added |= set(tokenizer.all_special_tokens)
-    markup = [token for token in added if re.fullmatch(r"<\S+>", token)]
-    return sorted(markup, key=len, reverse=True)
-
-
 @lru_cache(maxsize=16)
 def control_pattern(
     tokenizer: Any, size: int, keep: tuple[str, ...]
 ) -> re.Pattern[str]:
-    """One pattern for all of them: the real Gemma has 6,400 such tokens.
+    """Matches every added token that looks like markup, but those of `keep`.
 
-    `size` is the tokenizer's length, so that an added token is seen.
+    One pattern, because the real Gemma has 6,400 such tokens. size: the
+    tokenizer's length, so that a token that was added later is matched.
     """
-    tokens = [t for t in control_tokens(tokenizer) if t not in keep]
-    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+    tokens = {t.content for t in tokenizer.added_tokens_decoder.values()}
+    tokens |= set(tokenizer.all_special_tokens)
+    markup = [t for t in tokens - set(keep) if re.fullmatch(r"<\S+>", t)]
+    markup.sort(key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, markup)) or r"(?!)")
 
 
-def disarm(text: str, tokenizer: Any, *, keep: tuple[str, ...] = ()) -> str:
-    """Break control tokens inside user text: `<eos>` becomes `< eos>`.
+def disarm(text: str, tokenizer: Any, *, role: str = "user") -> str:
+    """Break control tokens inside a message: `<eos>` becomes `< eos>`.
 
     A question may quote `<end_of_turn>`; without this it would close the
-    user's turn and put words into the model's mouth.
+    user's turn and put words into the model's mouth. The assistant's own
+    thought keeps its tags.
     """
+    keep = THINK_TAGS if role == "assistant" else ()
     pattern = control_pattern(tokenizer, len(tokenizer), keep)
     return pattern.sub(lambda token: f"< {token[0][1:]}", text)
-
-
-def disarmed(message: dict[str, str], tokenizer: Any) -> dict[str, str]:
-    """The message with safe content; a model's own thought keeps its tags."""
-    keep = THINK_TAGS if message["role"] == "assistant" else ()
-    return {
-        **message,
-        "content": disarm(message["content"], tokenizer, keep=keep),
-    }
 
 
 def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
@@ -76,7 +63,10 @@ def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
             f"{tokenizer.name_or_path}: the tokenizer has no chat template. "
             "Use the instruction-tuned model (-it), or pass chat_template."
         )
-    safe = [disarmed(message, tokenizer) for message in messages]
+    safe = [
+        {**m, "content": disarm(m["content"], tokenizer, role=m["role"])}
+        for m in messages
+    ]
     return tokenizer.apply_chat_template(
         safe, tokenize=False, add_generation_prompt=generate
     )
@@ -101,9 +91,7 @@ def prompt_ids(messages: Messages, tokenizer: Any) -> list[int]:
 def check_single_bos(ids: list[int], tokenizer: Any) -> None:
     """Exactly one BOS, at the front, where the tokenizer has one."""
     bos = tokenizer.bos_token_id
-    if bos is None:
-        return
-    if ids[:1] != [bos] or ids.count(bos) != 1:
+    if bos is not None and (ids[:1] != [bos] or ids.count(bos) != 1):
         raise CourseError(
             f"the prompt holds {ids.count(bos)} BOS tokens, expected one in "
             "front. Tokenize template text with add_special_tokens=False."
@@ -114,7 +102,7 @@ def end_of_turn(tokenizer: Any) -> str:
     """The text that the template writes after an assistant's answer."""
     messages = student_messages("?", SENTINEL)
     text = render(messages, tokenizer, generate=False)
-    return text.rsplit(SENTINEL, 1)[1].rstrip("\n")
+    return text.rpartition(SENTINEL)[2].rstrip("\n")
 
 
 def encode_example(
@@ -130,7 +118,7 @@ def encode_example(
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
         raise CourseError("the last message must be a non-empty answer")
     prompt = render(messages[:-1], tokenizer, generate=True)
-    answer = disarmed(messages[-1], tokenizer)["content"]
+    answer = disarm(messages[-1]["content"], tokenizer, role="assistant")
     if prompt.endswith(THINK_OPEN):  # the template has opened the thought
         answer = answer.removeprefix(THINK_OPEN)
     head = prompt_ids(messages[:-1], tokenizer)
@@ -142,9 +130,8 @@ def encode_example(
 
 def trained_share(rows: list[dict[str, list[int]]]) -> float:
     """Share of tokens that carry a label; raises unless 0 < share < 1."""
-    total = sum(len(row["labels"]) for row in rows)
-    trained = sum(label != -100 for row in rows for label in row["labels"])
-    share = trained / total if total else 0.0
+    trained = [label != -100 for row in rows for label in row["labels"]]
+    share = sum(trained) / max(1, len(trained))
     if not 0 < share < 1:
         raise CourseError(
             f"{share:.0%} of the tokens are trained on; expected a share "
@@ -167,9 +154,8 @@ def check_vocabularies(
 ) -> None:
     """Logits can be compared only where id n is the same token for both.
 
-    `student_vocab` and `teacher_vocab` are the widths of the logits, often
-    padded to a round number. Raises CourseError when these or the tokenizers
-    differ.
+    student_vocab, teacher_vocab: the widths of the logits, often padded to a
+    round number. Raises CourseError when these or the tokenizers differ.
     """
     student = student_tokenizer.get_vocab()
     teacher = teacher_tokenizer.get_vocab()

@@ -24,18 +24,14 @@ if TYPE_CHECKING:
     from helpers.generate import Completion
     from helpers.models import Loaded
 
-MODES = ("free", "think", "teacher")
-
 
 def wilson_interval(
     correct: int, total: int, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Interval of a proportion, both ends between 0 and 1.
 
-    Wilson (1927), "Probable inference, the law of succession, and
-    statistical inference": unlike the textbook interval it stays inside
-    [0, 1] and is honest near 0% and 100%. Raises ValueError for counts that
-    are no score.
+    Wilson (1927): unlike the textbook interval it stays inside [0, 1] and is
+    honest near 0% and 100%. Raises ValueError for counts that are no score.
     """
     from scipy.stats import binomtest
 
@@ -51,27 +47,17 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     Only the problems on which the two disagree carry information: under the
     null hypothesis each falls to either side with probability 1/2
     (McNemar, 1947, in its exact binomial form). No disagreement gives 1.0.
-    Raises CourseError when they are not of one length, or empty.
+    Raises ValueError when they are not of one length.
     """
     from scipy.stats import binomtest
 
-    if len(before) != len(after) or len(before) == 0:
-        raise CourseError(
-            f"a paired test needs the same problems twice, but there are "
-            f"{len(before)} results before and {len(after)} after: evaluate "
-            f"both models on one list of problems."
-        )
     pairs = list(zip(map(bool, before), map(bool, after), strict=True))
     won, lost = pairs.count((False, True)), pairs.count((True, False))
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def format_accuracy(correct: int, total: int) -> str:
-    """An accuracy as the course writes it, with its n and its interval.
-
-    format_accuracy(124, 300) gives "41.3% (124/300), 95% CI 35.9-47.0".
-    The interval is Wilson's, in percent with one decimal.
-    """
+    """As the course writes it: "41.3% (124/300), 95% CI 35.9-47.0"."""
     low, high = wilson_interval(correct, total)
     return (
         f"{correct / total:.1%} ({correct}/{total}), "
@@ -122,8 +108,7 @@ class Evaluation:
     @property
     def outcomes(self) -> Counter[str]:
         """Right, wrong, no answer, cut: format failures stand apart."""
-        pairs = zip(self.completions, self.correct, strict=True)
-        return Counter(outcome(made, right) for made, right in pairs)
+        return Counter(map(outcome, self.completions, self.correct))
 
     @property
     def closed(self) -> int:
@@ -158,16 +143,15 @@ def render_prompts(
     """
     from helpers.traces import teacher_messages
 
-    if mode not in MODES:
-        raise CourseError(f"mode {mode!r}: choose one of {', '.join(MODES)}")
+    assert mode in ("free", "think", "teacher"), mode
     prompts = []
-    for problem in problems:
-        messages = chat.student_messages(problem["question"])
+    for question in [problem["question"] for problem in problems]:
+        messages = chat.student_messages(question)
         if mode == "teacher":
-            messages = teacher_messages(problem["question"], profile)
+            messages = teacher_messages(question, profile)
         prompt = chat.render(messages, tokenizer, generate=True)
-        if mode == "think" and not prompt.endswith(chat.THINK_OPEN):
-            prompt += chat.THINK_OPEN
+        if mode == "think":
+            prompt = prompt.removesuffix(chat.THINK_OPEN) + chat.THINK_OPEN
         prompts.append(prompt)
     return prompts
 
@@ -187,16 +171,16 @@ def evaluate(
 
     mode: of `render_prompts`. sampling: None is greedy; a thinking teacher
     wants its card's settings, `profile.sampling(seed)`. batch_size: rows at
-    once, by default the profile's `evaluation_batch`.
-    path: an answer file. What the same weights, prompt and settings have
-    answered in it is not asked again, and processes share the work. Every
-    sampled batch has a seed of its own: it comes out the same after a kill.
+    once, by default the profile's `evaluation_batch`. path: JSON lines that
+    keep each answer as it comes; a second run asks for the missing ones only,
+    and under `torchrun` each process answers its share into a file beside it.
+    progress: names a bar.
     """
-    import torch
     from tqdm.auto import tqdm
 
     from helpers.generate import Completion, length_batches
     from helpers.models import processes, reset_peak, weights_hash
+    from helpers.traces import append
 
     sampling = sampling or profile.greedy
     prompts = render_prompts(problems, loaded.tokenizer, profile, mode)
@@ -204,22 +188,22 @@ def evaluate(
     batches = length_batches(encoded, batch_size or profile.evaluation_batch)
     model = weights_hash(loaded.model)[:12]
     decides = {"model": model, "sampling": asdict(sampling)}
-    world = processes().num_processes if path else 1
-    rank = processes().process_index if path else 0
     answers = read_answers(path, decides) if path else {}
+    world = processes().num_processes if path else 1
+    rank, share = 0, path
+    if world > 1:
+        rank = processes().process_index
+        share = path.with_name(f"{path.stem}.{rank}of{world}.jsonl")
     reset_peak()
     bar = tqdm(batches, progress, disable=not progress)
     for number, batch in enumerate(bar):
         asked = [prompts[i] for i in batch]
         if number % world != rank or all(text in answers for text in asked):
             continue
-        if sampling.temperature:
-            torch.manual_seed(sampling.seed * 100_003 + number)
-        rows = [row | decides for row in ask(loaded, asked, sampling)]
+        rows = [r | decides for r in ask(loaded, asked, sampling, number)]
         answers |= {row["prompt"]: row for row in rows}
-        if path:
-            share = f"{path.stem}.{rank}of{world}.jsonl"
-            append_answers(path if world == 1 else path.with_name(share), rows)
+        if share:  # each on a new line, whatever a kill has cut before it
+            append(share, "".join("\n" + json.dumps(row) for row in rows))
     if world > 1:
         processes().wait_for_everyone()
         answers = read_answers(path, decides)
@@ -232,11 +216,17 @@ def evaluate(
     )
 
 
-def ask(loaded: Loaded, prompts: list[str], sampling: Sampling) -> list[dict]:
-    """One batch of prompts: a row each, its seconds a share of the batch's."""
+def ask(
+    loaded: Loaded, prompts: list[str], sampling: Sampling, number: int
+) -> list[dict]:
+    """A row each for batch `number`, its seconds a share of the batch's."""
+    import torch
+
     from helpers.generate import generate
     from helpers.models import peak_memory_mb
 
+    if sampling.temperature:  # so that any process writes the same
+        torch.manual_seed(sampling.seed * 100_003 + number)
     started = time.perf_counter()
     completions = generate(
         loaded.model,
@@ -249,17 +239,10 @@ def ask(loaded: Loaded, prompts: list[str], sampling: Sampling) -> list[dict]:
         "seconds": (time.perf_counter() - started) / len(prompts),
         "peak_mib": round(peak_memory_mb(), 1),
     }
-    pairs = zip(prompts, completions, strict=True)
-    return [{"prompt": text, **asdict(made), **costs} for text, made in pairs]
-
-
-def append_answers(path: Path, rows: list[dict]) -> None:
-    """Each row on a line of its own, whatever a kill has cut before it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write("\n" + json.dumps(row, ensure_ascii=False))
-            file.flush()
+    return [
+        {"prompt": prompt, **asdict(completion), **costs}
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
 
 
 def read_answers(path: Path, decides: dict) -> dict[str, dict]:

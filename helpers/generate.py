@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from helpers import chat
@@ -31,7 +33,7 @@ def parameter_counts(model: Any) -> dict[str, int]:
         packed = type(parameter).__name__ == "Params4bit"
         size = parameter.numel() * (2 if packed else 1)
         counts["total"] += size
-        counts["trainable"] += size if parameter.requires_grad else 0
+        counts["trainable"] += size * parameter.requires_grad
     return counts
 
 
@@ -74,12 +76,12 @@ def peak_memory_mb() -> float:
     with suppress(OSError, IndexError):
         status = (PROCESS / "status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 2**10
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -99,11 +101,10 @@ class Completion:
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     """Every token that ends an answer: the model's own and the template's."""
-    own = model.generation_config.eos_token_id
-    ids = set(own if isinstance(own, list) else [own]) - {None}
-    ids.add(tokenizer.eos_token_id)
+    ends = model.generation_config.eos_token_id
+    ids = set(ends if isinstance(ends, list) else [ends]) - {None}
     turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
-    return sorted(ids | {turn[0]})
+    return sorted(ids | {tokenizer.eos_token_id, turn[0]})
 
 
 def pad_left(
@@ -114,12 +115,10 @@ def pad_left(
     Padding on the right would make the model continue after padding, and
     everything but the longest row would come out wrong.
     """
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    pad = partial(pad_sequence, batch_first=True, padding_side="left")
+    rows = [torch.tensor(prompt) for prompt in prompts]
+    ids = pad(rows, padding_value=pad_id)
+    mask = pad([torch.ones_like(row) for row in rows])
     return ids, mask
 
 
@@ -143,11 +142,8 @@ def packed_head(model: Any) -> Iterator[None]:
         wide = head.weight.dtype is torch.float32
         return None if wide else tuple(x.contiguous() for x in inputs)
 
-    hook = head.register_forward_pre_hook(pack)
-    try:
+    with head.register_forward_pre_hook(pack):
         yield
-    finally:
-        hook.remove()
 
 
 @torch.no_grad()
@@ -179,10 +175,8 @@ def generate_batch(
 
 def cut_after_stop(row: list[int], stops: list[int]) -> list[int]:
     """The row up to and with its first stop token; whole if there is none."""
-    for position, token in enumerate(row):
-        if token in stops:
-            return row[: position + 1]
-    return row
+    ends = (i for i, token in enumerate(row, start=1) if token in stops)
+    return row[: next(ends, None)]
 
 
 def generate(
@@ -203,17 +197,13 @@ def generate(
     for ids in encoded:
         chat.check_single_bos(ids, tokenizer)
     stops = stop_ids(model, tokenizer)
-    answers: list[Completion | None] = [None] * len(prompts)
+    answers: dict[int, Completion] = {}
     was_training = model.training
     model.eval()
     bar = tqdm(total=len(prompts), desc=progress, disable=progress is None)
     for batch in length_batches(encoded, batch_size):
-        rows = generate_batch(
-            model,
-            tokenizer,
-            [encoded[i] for i in batch],
-            sampling=sampling,
-        )
+        ids = [encoded[i] for i in batch]
+        rows = generate_batch(model, tokenizer, ids, sampling=sampling)
         for i, row in zip(batch, rows, strict=True):
             finished = bool(row) and row[-1] in stops
             answers[i] = Completion(
@@ -224,10 +214,4 @@ def generate(
         bar.update(len(batch))
     bar.close()
     model.train(was_training)
-    return [answer for answer in answers if answer is not None]
-
-
-def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """`items` in consecutive pieces of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    return [answers[i] for i in range(len(prompts))]

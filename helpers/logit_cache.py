@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,36 +65,30 @@ def write_shard(
 
 
 def read_shard(path: Path) -> tuple[dict[str, Any], int, list[int]]:
-    """Settings, first row, and the places where its rows begin and end.
+    """Settings, first row, and the positions of each row.
 
     safetensors itself refuses a file that was cut. Raises CourseError.
     """
     try:
         with safe_open(path, "pt") as tensors:
             about = json.loads(tensors.metadata()[METADATA])
-            ends = tensors.get_tensor("lengths").cumsum(0).tolist()
-            shapes = [
-                tensors.get_slice(name).get_shape()
-                for name in ("ids", "logprobs")
-            ]
+            lengths = tensors.get_tensor("lengths").tolist()
         settings, first_row = about["settings"], about["first_row"]
-        wanted = [[ends[-1], settings["k"]]] * 2
-        if settings["format"] != FORMAT or shapes != wanted:
-            raise ValueError(f"not of format {FORMAT}, or not its tensors")
+        if settings["format"] != FORMAT:
+            raise ValueError(f"not of format {FORMAT}")
     except (SafetensorError, ValueError, TypeError, LookupError) as error:
-        raise CourseError(
-            f"{path.parent.name}/{path.name} is no shard of a cache "
-            f"({error}). {cure(path.parent)}"
-        ) from error
-    return settings, first_row, [0, *ends]
+        raise broken(path, f"is no shard of a cache ({error})") from error
+    return settings, first_row, lengths
 
 
-def cure(folder: Path) -> str:
-    return f"Delete the folder {folder.name} and make the cache again."
+def broken(path: Path, reason: str) -> CourseError:
+    folder = path.parent.name
+    cure = f"Delete the folder {folder} and make the cache again."
+    return CourseError(f"{folder}/{path.name} {reason}. {cure}")
 
 
 class LogitCache:
-    """The shards of a folder; a complete cache when `open_cache` gives it.
+    """The shards of a folder; `write_cache` completes what a kill left.
 
     Rows are read when they are asked for. `settings` says what the cache was
     made from. Raises CourseError for shards that do not belong together.
@@ -103,64 +98,50 @@ class LogitCache:
         self.folder = Path(folder)
         self.paths = sorted(self.folder.glob("rows_*.safetensors"))
         self.settings: dict[str, Any] = {}
-        self.firsts, self.offsets = [0], []  # rows, positions of each shard
+        self.places: list[tuple[Path, int, int]] = []  # one a row, see `row`
         for path in self.paths:
-            settings, first_row, offsets = read_shard(path)
+            settings, first_row, lengths = read_shard(path)
             self.settings = self.settings or settings
             if (settings, first_row) != (self.settings, len(self)):
-                raise CourseError(
-                    f"row {len(self)} of {self.folder.name} is missing, or "
-                    f"{path.name} is of another cache. {cure(self.folder)}"
-                )
-            self.offsets.append(offsets)
-            self.firsts.append(len(self) + len(offsets) - 1)
+                raise broken(path, f"does not follow row {len(self)}")
+            bounds = pairwise([0, *accumulate(lengths)])
+            self.places += [(path, start, end) for start, end in bounds]
         self.k: int = self.settings.get("k", 0)
         self.temperature: float = self.settings.get("temperature", 1.0)
 
     def __len__(self) -> int:
-        return self.firsts[-1]
+        return len(self.places)
 
     @property
     def bytes_per_token(self) -> float:
         """Bytes on disk per trained position, all files' headers included."""
         size = sum(path.stat().st_size for path in self.paths)
-        return size / sum(offsets[-1] for offsets in self.offsets)
+        return size / sum(end - start for _, start, end in self.places)
 
     def row(self, number: int) -> tuple[Tensor, Tensor]:
         """Ids (tokens, k) int64 and log-probabilities (tokens, k) float32.
 
         Likeliest first, not renormalized. Raises IndexError past the end.
         """
-        if not 0 <= number < len(self):
-            raise IndexError(f"row {number} of a cache of {len(self)} rows")
-        shard = bisect_right(self.firsts, number) - 1
-        place = number - self.firsts[shard]
-        start, end = self.offsets[shard][place : place + 2]
-        with safe_open(self.paths[shard], "pt") as tensors:
+        path, start, end = self.places[number]
+        with safe_open(path, "pt") as tensors:
             ids = tensors.get_slice("ids")[start:end]
             logprobs = tensors.get_slice("logprobs")[start:end]
         return ids.long(), logprobs.float()
 
     def check_rows(self, rows: Rows) -> None:
-        """Raises CourseError unless the cache was made for these rows."""
+        """Raises CourseError unless the cache was made for all these rows."""
+        if len(self) != self.settings.get("rows"):
+            raise CourseError(
+                f"{self.folder.name} is empty or not finished, at "
+                f"{len(self)} rows. Call write_cache to make the rest."
+            )
         if rows_hash(rows) != self.settings["rows_sha256"]:
             raise CourseError(
                 f"{self.folder.name} was made for other training rows: other "
                 "traces, another order, tokenizer, chat template or length. "
                 "Call write_cache with these, and another folder."
             )
-
-
-def open_cache(folder: Path) -> LogitCache:
-    """A complete cache; raises CourseError for any other folder."""
-    cache = LogitCache(folder)
-    rows = cache.settings.get("rows", "its")
-    if len(cache) != rows:
-        raise CourseError(
-            f"{cache.folder.name} holds {len(cache)} of {rows} rows. Run "
-            "notebook 05, or call write_cache as before, to make the rest."
-        )
-    return cache
 
 
 def write_cache(
@@ -183,23 +164,18 @@ def write_cache(
     finished cache is opened.
 
     Raises CourseError when the folder holds another cache or a broken one,
-    LossError when the two tokenizers differ.
+    or when the two tokenizers differ.
     """
+    check_options(temperature)
     cache = LogitCache(folder)
     rows = encode_traces(traces, tokenizer, max_length=max_length)[0].to_list()
-    width = teacher.model.config.get_text_config().vocab_size
-    check_vocabularies(tokenizer, teacher.tokenizer, width, width)
-    vocabulary = min(len(tokenizer), width)  # what lies behind is padding
-    check_options(temperature)
-    if not 1 <= k <= vocabulary:
-        raise CourseError(f"k is {k}: use one of 1 to {vocabulary} tokens.")
     settings = {
         "format": FORMAT,
         "teacher": Path(teacher.model.config.name_or_path).name,
         "teacher_sha256": weights_hash(teacher.model),
         "temperature": float(temperature),
         "k": k,
-        "vocabulary": vocabulary,
+        "vocabulary": shared_vocabulary(teacher, tokenizer, k),
         "max_length": max_length,
         "rows": len(rows),
         "rows_sha256": rows_hash(rows),
@@ -215,7 +191,17 @@ def write_cache(
         part = rows[start : start + SHARD_ROWS]
         tensors = ask_teacher(part, teacher, settings, batch_size)
         write_shard(cache.folder, start, tensors, settings)
-    return open_cache(folder)
+    return LogitCache(folder)
+
+
+def shared_vocabulary(teacher: Loaded, tokenizer: Any, k: int) -> int:
+    """How many of the teacher's logits mean a token; the rest is padding."""
+    width = teacher.model.config.get_text_config().vocab_size
+    check_vocabularies(tokenizer, teacher.tokenizer, width, width)
+    vocabulary = min(len(tokenizer), width)
+    if not 1 <= k <= vocabulary:
+        raise CourseError(f"k is {k}: use one of 1 to {vocabulary} tokens.")
+    return vocabulary
 
 
 @torch.no_grad()
@@ -245,15 +231,11 @@ def ask_teacher(
 
 def answer_states(rows: list[dict], model: Any) -> tuple[Tensor, Tensor]:
     """Last hidden states (positions, width) that predict a trained token."""
-    ids, labels = (
-        pad_sequence(
-            [torch.tensor(row[name]) for row in rows],
-            batch_first=True,
-            padding_value=value,
-        )
-        for name, value in (("input_ids", -1), ("labels", -100))
-    )
-    ids = ids.to(model.device)
+    pad = partial(pad_sequence, batch_first=True)
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    ids = pad(ids, padding_value=-1).to(model.device)
+    labels = [torch.tensor(row["labels"]) for row in rows]
+    labels = pad(labels, padding_value=-100)
     hidden = decoder_of(model)(
         input_ids=ids.clamp(min=0),
         attention_mask=(ids >= 0).long(),

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from helpers.chat import check_vocabularies as check_vocabularies  # here too
-from helpers.features import LossError, check_mask, finite
+from helpers.features import LossError, checked_mask, finite, widen
 from helpers.features import hidden_state_loss as hidden_state_loss
 
 KINDS = ("forward", "reverse", "jsd", "skew")
@@ -42,33 +42,78 @@ OTHER_SCALES = ("logits_scaling", "lm_head_multiplier", "output_multiplier")
 Head = Callable[[Tensor], Tensor] | Tensor
 
 
-def check_options(
-    temperature: float,
+class Kind(TypedDict, total=False):
+    """Which divergence, as `kd_loss` describes it."""
+
+    kind: str
+    beta: float
+    skew: float
+
+
+def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """log softmax(logits / temperature), in float32 at least, never -inf."""
+    softened = widen(logits) / temperature
+    return functional.log_softmax(softened, dim=-1).clamp(min=LOG_ZERO)
+
+
+def kl(first: Tensor, second: Tensor) -> Tensor:
+    """KL(first || second) of log-probabilities, summed over the last axis."""
+    return (first.exp() * (first - second)).sum(dim=-1)
+
+
+def mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """log(share * first + (1 - share) * second), all in logarithms."""
+    return torch.logaddexp(
+        first + math.log(share), second + math.log1p(-share)
+    )
+
+
+def divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 1.0,
     kind: str = "forward",
     beta: float = 0.5,
     skew: float = 0.1,
-) -> None:
-    """The numbers and names a loss is called with."""
-    if kind not in KINDS:
-        raise LossError(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
-    for name, value, fits, cure in (
-        ("temperature", temperature, 0 < temperature < math.inf, "above 0"),
-        ("beta", beta, 0 <= beta <= 1, "from 0 to 1"),
-        ("skew", skew, 0 <= skew < 1, "from 0, below 1"),
-    ):
-        if not fits:
-            raise LossError(f"{name} is {value}: use a number {cure}")
+) -> Tensor:
+    """Logits (positions, vocab) to one value per position; see `kd_loss`."""
+    check_options(temperature, kind, beta, skew)
+    check_widths(student_logits, teacher_logits)
+    student = log_probabilities(student_logits, temperature)
+    teacher = log_probabilities(teacher_logits, temperature)
+    if kind == "skew" and skew > 0:
+        return kl(teacher, mixture(teacher, student, skew))
+    if kind == "jsd" and 0 < beta < 1:
+        middle = mixture(teacher, student, beta)
+        return beta * kl(teacher, middle) + (1 - beta) * kl(student, middle)
+    if kind == "reverse" or (kind == "jsd" and beta == 1):
+        return kl(student, teacher)
+    return kl(teacher, student)
 
 
-def check_widths(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    """Both models' logits over as many tokens."""
-    student, teacher = student_logits.shape[-1], teacher_logits.shape[-1]
-    if student != teacher:
-        raise LossError(
-            f"the student's logits are {student} wide and the teacher's "
-            f"{teacher}: with one tokenizer, this is padding, so cut both "
-            "with logits[..., :len(tokenizer)]"
-        )
+def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Entropy in nats per position: (..., vocab) to (...)."""
+    logs = log_probabilities(logits, temperature)
+    return -(logs.exp() * logs).sum(dim=-1)
+
+
+def scaled_mean(total: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """The mean over the mask times T**2; raises LossError for NaN."""
+    return finite(total / mask.sum().clamp(min=1) * temperature**2)
+
+
+def shift_for_next_token(
+    logits: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Line up each prediction with the token it predicts.
+
+    Position t predicts token t + 1, so the first answer token is predicted
+    at the prompt's last position. From (batch, tokens, width), logits or
+    hidden states, and labels (batch, tokens) to logits, labels and mask that
+    are one token shorter; the mask is true where a label is not -100.
+    """
+    return logits[:, :-1], labels[:, 1:], labels[:, 1:] != -100
 
 
 def kd_loss(
@@ -96,10 +141,7 @@ def kd_loss(
 
     Raises LossError for anything that does not fit together, and for NaN.
     """
-    check_mask(student_logits, mask)
-    check_widths(student_logits, teacher_logits)
-    check_options(temperature, kind, beta, skew)
-    mask = mask.bool()
+    mask = checked_mask(mask, student_logits)
     per_position = divergence(
         student_logits[mask],
         teacher_logits.detach()[mask],
@@ -111,61 +153,92 @@ def kd_loss(
     return scaled_mean(per_position.sum(), mask, temperature)
 
 
-def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(logits / temperature), in float32 at least, never -inf."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    softened = logits.to(wide) / temperature
-    return functional.log_softmax(softened, dim=-1).clamp(min=LOG_ZERO)
-
-
-def kl(first: Tensor, second: Tensor) -> Tensor:
-    """KL(first || second) of log-probabilities, summed over the last axis."""
-    return (first.exp() * (first - second)).sum(dim=-1)
-
-
-def mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """log(share * first + (1 - share) * second), all in logarithms."""
-    return torch.logaddexp(
-        first + math.log(share), second + math.log1p(-share)
-    )
-
-
-def divergence(
+def topk_kd_loss(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    topk_ids: Tensor,
+    topk_logprobs: Tensor,
+    mask: Tensor,
     *,
-    temperature: float,
-    kind: str,
-    beta: float,
-    skew: float,
+    temperature: float = 1.0,
+    tail: bool = True,
 ) -> Tensor:
-    """Logits (positions, vocab) to one value per position."""
-    student = log_probabilities(student_logits, temperature)
-    teacher = log_probabilities(teacher_logits, temperature)
-    if kind == "skew" and skew > 0:
-        return kl(teacher, mixture(teacher, student, skew))
-    if kind == "jsd" and 0 < beta < 1:
-        middle = mixture(teacher, student, beta)
-        return beta * kl(teacher, middle) + (1 - beta) * kl(student, middle)
-    if kind == "reverse" or (kind == "jsd" and beta == 1):
-        return kl(student, teacher)
-    return kl(teacher, student)
+    """Forward KL from the teacher's k likeliest tokens alone, a scalar.
+
+    `topk_ids` and `topk_logprobs` are (batch, tokens, k): distinct tokens
+    and the teacher's log-probabilities at this same temperature, not
+    renormalized. With `tail` all other tokens are one more outcome, with the
+    teacher's and the student's remaining mass: merging outcomes can only
+    lower a KL, so the loss is a lower bound of `kd_loss`, and equal to it at
+    k = vocab. Without `tail` the teacher is renormalized over its top k,
+    which is biased: the student learns that nothing else is ever said.
+    Raises LossError as `kd_loss` does.
+    """
+    mask = checked_mask(mask, student_logits)
+    check_options(temperature)
+    student = log_probabilities(student_logits[mask], temperature)
+    ids, vocabulary = topk_ids[mask].long(), student.shape[-1]
+    teacher = topk_logprobs.detach()[mask].to(student.dtype)
+    top_mass = teacher.logsumexp(dim=-1, keepdim=True)  # its logarithm
+    if (top_mass > MASS_SLACK).any():
+        raise LossError(
+            "the teacher's top-k probabilities sum to more than 1: pass "
+            "log-probabilities at this temperature, not logits"
+        )
+    student_top = student.gather(-1, ids)
+    if not tail:
+        teacher = teacher - top_mass
+    elif ids.shape[-1] < vocabulary:
+        student_rest = student.scatter(-1, ids, LOG_ZERO).logsumexp(-1, True)
+        teacher_rest = (-torch.expm1(top_mass)).clamp(min=0).log()
+        student_top = torch.cat([student_top, student_rest], dim=-1)
+        teacher = torch.cat([teacher, teacher_rest], dim=-1)
+    total = kl(teacher.clamp(min=LOG_ZERO), student_top).sum()
+    return scaled_mean(total, mask, temperature)
 
 
-def scaled_mean(total: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """The mean over the mask times T**2; raises LossError for NaN."""
-    return finite(total / mask.sum().clamp(min=1) * temperature**2)
+def chunked_kd_loss(
+    student_hidden: Tensor,
+    student_head: Head,
+    teacher_hidden: Tensor,
+    teacher_head: Head,
+    mask: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 128,
+    **kind: Unpack[Kind],
+) -> Tensor:
+    """`kd_loss` without ever holding the logits of a whole batch.
+
+    Takes the last hidden states (batch, tokens, width) and the heads that
+    turn them into logits: any function, of a model its `output_head`, or a
+    bare weight (vocab, width). Only masked-in positions are computed,
+    `chunk` at a time; the backward pass makes each chunk's logits again
+    (gradient checkpointing, arXiv:1604.06174). So memory falls with the
+    number of chunks, and the head runs twice. Gradients reach
+    `student_hidden` and the student's head. The rest is as in `kd_loss`.
+    """
+    mask = checked_mask(mask, student_hidden)
+    compare = partial(divergence, temperature=temperature, **kind)
+
+    def logits_of(head: Head, hidden: Tensor) -> Tensor:
+        return hidden @ head.T if torch.is_tensor(head) else head(hidden)
+
+    def chunk_sum(student_part: Tensor, teacher_part: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_logits = logits_of(teacher_head, teacher_part)
+        student_logits = logits_of(student_head, student_part)
+        return compare(student_logits, teacher_logits).sum()
+
+    parts = zip(
+        student_hidden[mask].split(chunk),  # an empty mask: one empty part
+        teacher_hidden.detach()[mask].split(chunk),
+        strict=True,
+    )
+    sums = [checkpoint(chunk_sum, *p, use_reentrant=False) for p in parts]
+    return scaled_mean(torch.stack(sums).sum(), mask, temperature)
 
 
-def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Entropy in nats per position: (..., vocab) to (...)."""
-    logs = log_probabilities(logits, temperature)
-    return -(logs.exp() * logs).sum(dim=-1)
-
-
-def output_head(
-    model: Any, vocabulary: int | None = None
-) -> Callable[[Tensor], Tensor]:
+def output_head(model: Any, vocabulary: int | None = None) -> Head:
     """What a model does to its last hidden states to get logits.
 
     Its output embedding with the bias, then what the configuration adds:
@@ -189,112 +262,29 @@ def output_head(
     return to_logits
 
 
-def chunked_kd_loss(
-    student_hidden: Tensor,
-    student_head: Head,
-    teacher_hidden: Tensor,
-    teacher_head: Head,
-    mask: Tensor,
-    *,
-    temperature: float = 1.0,
+def check_options(
+    temperature: float,
     kind: str = "forward",
     beta: float = 0.5,
     skew: float = 0.1,
-    chunk: int = 128,
-) -> Tensor:
-    """`kd_loss` without ever holding the logits of a whole batch.
-
-    Takes the last hidden states (batch, tokens, width) and the heads that
-    turn them into logits: any function, of a model its `output_head`, or a
-    bare weight (vocab, width). Only masked-in positions are computed,
-    `chunk` at a time; the backward pass makes each chunk's logits again
-    (gradient checkpointing, arXiv:1604.06174). So memory falls with the
-    number of chunks, and the head runs twice. Gradients reach
-    `student_hidden` and the student's head. Raises LossError as `kd_loss`.
-    """
-    check_mask(student_hidden, mask)
-    check_options(temperature, kind, beta, skew)
-    compare = partial(
-        divergence, temperature=temperature, kind=kind, beta=beta, skew=skew
-    )
-
-    def logits_of(hidden: Tensor, head: Head) -> Tensor:
-        return hidden @ head.T if torch.is_tensor(head) else head(hidden)
-
-    def chunk_sum(student_part: Tensor, teacher_part: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = logits_of(teacher_part, teacher_head)
-        student_logits = logits_of(student_part, student_head)
-        check_widths(student_logits, teacher_logits)
-        return compare(student_logits, teacher_logits).sum()
-
-    mask = mask.bool()
-    parts = zip(
-        student_hidden[mask].split(chunk),  # an empty mask: one empty part
-        teacher_hidden.detach()[mask].split(chunk),
-        strict=True,
-    )
-    sums = [checkpoint(chunk_sum, *p, use_reentrant=False) for p in parts]
-    return scaled_mean(torch.stack(sums).sum(), mask, temperature)
+) -> None:
+    """Raises LossError for a name or a number that no loss understands."""
+    if kind not in KINDS:
+        raise LossError(f"unknown kind {kind!r}: use {' or '.join(KINDS)}")
+    if not 0 < temperature < math.inf:
+        raise LossError(f"temperature is {temperature}: use one above 0")
+    if not 0 <= beta <= 1:
+        raise LossError(f"beta is {beta}: use a number from 0 to 1")
+    if not 0 <= skew < 1:
+        raise LossError(f"skew is {skew}: use a number from 0, below 1")
 
 
-def topk_kd_loss(
-    student_logits: Tensor,
-    topk_ids: Tensor,
-    topk_logprobs: Tensor,
-    mask: Tensor,
-    *,
-    temperature: float = 1.0,
-    tail: bool = True,
-) -> Tensor:
-    """Forward KL from the teacher's k likeliest tokens alone, a scalar.
-
-    `topk_ids` and `topk_logprobs` are (batch, tokens, k): distinct tokens
-    and the teacher's log-probabilities at this same temperature, not
-    renormalized. With `tail` all other tokens are one more outcome, with the
-    teacher's and the student's remaining mass: merging outcomes can only
-    lower a KL, so the loss is a lower bound of `kd_loss`, and equal to it at
-    k = vocab. Without `tail` the teacher is renormalized over its top k,
-    which is biased: the student learns that nothing else is ever said.
-    Raises LossError as `kd_loss` does.
-    """
-    check_mask(student_logits, mask)
-    check_options(temperature)
-    mask = mask.bool()
-    student = log_probabilities(student_logits[mask], temperature)
-    ids, vocabulary = topk_ids[mask].long(), student.shape[-1]
-    if ids.numel() and not (0 <= ids.min() and ids.max() < vocabulary):
+def check_widths(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Raises LossError unless both models' logits are over as many tokens."""
+    student, teacher = student_logits.shape[-1], teacher_logits.shape[-1]
+    if student != teacher:
         raise LossError(
-            f"token ids from {ids.min()} to {ids.max()} for a student of "
-            f"{vocabulary}: use a teacher or cache with its tokenizer"
+            f"the student's logits are {student} wide and the teacher's "
+            f"{teacher}: with one tokenizer, this is padding, so cut both "
+            "with logits[..., :len(tokenizer)]"
         )
-    teacher = topk_logprobs.detach()[mask].to(student.dtype)
-    covered = teacher.logsumexp(dim=-1, keepdim=True)
-    if (covered > MASS_SLACK).any():
-        raise LossError(
-            "the teacher's top-k probabilities sum to more than 1: pass "
-            "log-probabilities at this temperature, not logits"
-        )
-    student_top = student.gather(-1, ids)
-    if not tail:
-        teacher = teacher - covered
-    elif ids.shape[-1] < vocabulary:
-        others = student.scatter(-1, ids, LOG_ZERO).logsumexp(-1, True)
-        student_top = torch.cat([student_top, others], dim=-1)
-        remaining = (-torch.expm1(covered)).clamp(min=0).log()
-        teacher = torch.cat([teacher, remaining], dim=-1)
-    total = kl(teacher.clamp(min=LOG_ZERO), student_top).sum()
-    return scaled_mean(total, mask, temperature)
-
-
-def shift_for_next_token(
-    logits: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Line up each prediction with the token it predicts.
-
-    Position t predicts token t + 1, so the first answer token is predicted
-    at the prompt's last position. From (batch, tokens, width), logits or
-    hidden states, and labels (batch, tokens) to logits, labels and mask that
-    are one token shorter; the mask is true where a label is not -100.
-    """
-    return logits[:, :-1], labels[:, 1:], labels[:, 1:] != -100

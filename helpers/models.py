@@ -30,9 +30,7 @@ from helpers.generate import (  # noqa: F401  all about models from one place
 )
 from helpers.profiles import Profile, revision_of
 
-NAMES = ("q", "k", "v", "o", "gate", "up", "down")
-PROJECTIONS = tuple(f"{name}_proj" for name in NAMES)
-LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+PROJECTIONS = tuple(f"{x}_proj" for x in "q k v o gate up down".split())
 FALLBACK = "transformers + PEFT + bitsandbytes"
 SAFE = {"trust_remote_code": False, "use_safetensors": True}  # runs nothing
 
@@ -108,15 +106,16 @@ def check_model_id(name: str) -> str:
 
 
 @contextlib.contextmanager
-def one_sentence(name: str) -> Iterator[None]:
+def one_sentence(
+    path: str | Path,
+    cure: str = "Check the id and your connection, or name a local folder.",
+) -> Iterator[None]:
     """One sentence for the many ways in which a model does not load."""
     try:
         yield
-    except LOAD_ERRORS as error:
-        raise ModelError(
-            f"cannot load {Path(name).name!r}: {first_line(error)} "
-            "Check the id and your connection, or name a local folder."
-        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = f"cannot load {Path(path).name!r}: {first_line(error)}"
+        raise ModelError(f"{reason} {cure}") from error
 
 
 def load_plain(profile: Profile, name: str, *, in_4bit: bool) -> Loaded:
@@ -127,7 +126,7 @@ def load_plain(profile: Profile, name: str, *, in_4bit: bool) -> Loaded:
     import transformers
 
     dtype, revision = getattr(torch, profile.dtype), revision_of(name)
-    quantization = transformers.BitsAndBytesConfig(
+    nf4 = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -141,10 +140,26 @@ def load_plain(profile: Profile, name: str, *, in_4bit: bool) -> Loaded:
         revision=revision,
         dtype=dtype,
         device_map=processes().device,
-        quantization_config=quantization if in_4bit else None,
+        quantization_config=nf4 if in_4bit else None,
         **SAFE,
     )
     return Loaded(model, tokenizer, f"transformers ({profile.dtype})")
+
+
+def load_by_unsloth(fast: Any, profile: Profile, name: str) -> Loaded:
+    """A model by Unsloth: told everything, so that it guesses nothing."""
+    model, tokenizer = fast.from_pretrained(
+        model_name=name,
+        revision=revision_of(name),
+        use_exact_model_name=True,  # no other repository instead
+        max_seq_length=profile.max_length,
+        dtype=getattr(torch, profile.dtype),
+        load_in_4bit=profile.load_in_4bit,
+        use_gradient_checkpointing=False,
+        **SAFE,
+    )
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    return Loaded(model, tokenizer, "unsloth")
 
 
 def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
@@ -157,8 +172,7 @@ def load_teacher(profile: Profile, name: str | None = None) -> Loaded:
     in_4bit = profile.teacher_in_4bit and name == profile.teacher
     with one_sentence(name):
         loaded = load_plain(profile, name, in_4bit=in_4bit)
-    check_dtype(loaded.model, profile)
-    loaded.model.eval()
+    check_dtype(loaded.model.eval(), profile)
     return loaded
 
 
@@ -174,30 +188,19 @@ def load_student(profile: Profile, name: str | None = None) -> Loaded:
     fast, backend = unsloth_backend()
     with one_sentence(name), quiet():
         if fast is None:
-            backend = f"{FALLBACK} (no Unsloth: {backend})"
             loaded = load_plain(profile, name, in_4bit=profile.load_in_4bit)
-            loaded = replace(loaded, backend=backend)
-        else:  # told everything, so that nothing is guessed
-            model, tokenizer = fast.from_pretrained(
-                model_name=name,
-                revision=revision_of(name),
-                use_exact_model_name=True,  # no other repository instead
-                max_seq_length=profile.max_length,
-                dtype=getattr(torch, profile.dtype),
-                load_in_4bit=profile.load_in_4bit,
-                use_gradient_checkpointing=False,
-                **SAFE,
-            )
-            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-            loaded = Loaded(model, tokenizer, backend)
-    check_answers_at_once(loaded, name)
+            backend = f"{FALLBACK} (no Unsloth: {backend})"
+        else:
+            loaded = load_by_unsloth(fast, profile, name)
     check_dtype(loaded.model, profile)
-    if profile.load_in_4bit and not quantized_layers(loaded.model):
+    prompt = chat.student_messages("1 + 1?")
+    prompt = chat.render(prompt, loaded.tokenizer, generate=True)
+    if prompt.endswith(chat.THINK_OPEN):
         raise ModelError(
-            f"{Path(name).name}: no layer is quantized to 4 bits; narrower "
-            "than 64 cannot be. Set DISTILL_LOAD_IN_4BIT=0 to train without."
+            f"{Path(name).name} is a thinking teacher: its chat template "
+            "opens <think>. Name a student that answers at once."
         )
-    return loaded
+    return replace(loaded, backend=backend)
 
 
 def check_dtype(model: Any, profile: Profile) -> None:
@@ -210,32 +213,9 @@ def check_dtype(model: Any, profile: Profile) -> None:
         )
 
 
-def check_answers_at_once(loaded: Loaded, name: str) -> None:
-    """A student's template must leave the first word to the student."""
-    messages = chat.student_messages("1 + 1?")
-    prompt = chat.render(messages, loaded.tokenizer, generate=True)
-    if prompt.endswith(chat.THINK_OPEN):
-        raise ModelError(
-            f"{Path(name).name} is a thinking teacher: its chat template "
-            "opens <think>. Name a student that answers at once."
-        )
-
-
 def quantized_layers(model: Any) -> int:
     """How many linear layers hold 4-bit weights."""
     return sum(type(m).__name__ == "Linear4bit" for m in model.modules())
-
-
-def check_targets(model: Any, targets: tuple[str, ...]) -> None:
-    """Every adapter asked for has a layer; PEFT would skip it in silence."""
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in targets if target not in names]
-    if missing:
-        linear = sorted(name for name in names if name.endswith("_proj"))
-        raise ModelError(
-            f"no layer named {', '.join(missing)} in this model. It has: "
-            f"{', '.join(linear)}. Correct target_modules."
-        )
 
 
 def add_lora(
@@ -250,25 +230,35 @@ def add_lora(
     Source: LoRA (arXiv:2106.09685), section 4.1; all linear layers as in
     QLoRA (arXiv:2305.14314). Raises ModelError when a target is missing.
     """
-    check_targets(loaded.model, targets)
-    fast, _ = unsloth_backend()
     base = loaded.model
+    check_targets(base, targets)
+    fast, _ = unsloth_backend()
     options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank}
     options |= {"target_modules": list(targets), "bias": "none"}
     if fast is not None:
         options |= {"use_gradient_checkpointing": False, "random_state": seed}
-        model = fast.get_peft_model(base, **options)
-    else:
-        import peft
+        return replace(loaded, model=fast.get_peft_model(base, **options))
+    import peft
 
-        torch.manual_seed(seed)
-        if quantized_layers(base):
-            base = peft.prepare_model_for_kbit_training(
-                base, use_gradient_checkpointing=False
-            )
-        config = peft.LoraConfig(task_type="CAUSAL_LM", **options)
-        model = peft.get_peft_model(base, config)
-    return replace(loaded, model=model)
+    torch.manual_seed(seed)
+    if quantized_layers(base):
+        base = peft.prepare_model_for_kbit_training(
+            base, use_gradient_checkpointing=False
+        )
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **options)
+    return replace(loaded, model=peft.get_peft_model(base, config))
+
+
+def check_targets(model: Any, targets: tuple[str, ...]) -> None:
+    """Every adapter asked for has a layer; PEFT would skip it in silence."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [target for target in targets if target not in names]
+    if missing:
+        linear = sorted(name for name in names if name.endswith("_proj"))
+        raise ModelError(
+            f"no layer named {', '.join(missing)} in this model. It has: "
+            f"{', '.join(linear)}. Correct target_modules."
+        )
 
 
 def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
@@ -285,16 +275,10 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
     from peft import PeftModel
 
     model = loaded.model
-    try:
+    with one_sentence(folder, "Load the student it was trained on."):
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=folder.name)
             model.set_adapter(folder.name)
         else:
             model = PeftModel.from_pretrained(model, str(folder))
-    except LOAD_ERRORS as error:
-        raise ModelError(
-            f"{folder.name}: this adapter does not fit the student "
-            f"({first_line(error)}). Load the student it was trained on."
-        ) from error
-    model.eval()
-    return replace(loaded, model=model)
+    return replace(loaded, model=model.eval())

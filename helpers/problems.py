@@ -8,18 +8,18 @@ GSM8K's format: a worked solution, then `#### 72`. Mini problems also carry
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from helpers import CourseError
+from helpers import CourseError, read_lines
 from helpers.answers import gold_answer
-from helpers.profiles import DATA, read_lines, revision_of
+from helpers.profiles import DATA, revision_of
 
 PROBLEMS = DATA / "problems"
 SPLITS = ("train", "validation", "test", "held_out")
 SMALLEST_FILE = 10
 GSM8K_VALIDATION = 473  # GSM8K has no validation split: the end of its train
+EXAMPLE = '{"question": "...", "answer": "... #### 72"}'
 
 Problem = dict[str, Any]
 
@@ -43,41 +43,33 @@ def load_problems(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}"
         )
     path = PROBLEMS if str(source) == "mini" else Path(source)
-    if path.is_dir() and path.suffix != ".jsonl":
-        problems = read_folder(path, split)
-    elif split == "held_out":
-        raise no_held_out(path.name)
-    elif path.suffix == ".jsonl":
+    if split == "held_out" and not (path / "held_out.jsonl").exists():
+        raise ProblemFileError(
+            f"{path.name} has no held-out templates; that split is the mini "
+            "lab's"
+        )
+    if path.suffix == ".jsonl":
         problems = cut_file(path, split)
+    elif path.is_dir():
+        problems = read_folder(path, split)
     else:
         problems = read_hub(str(source), split)
     return problems[:limit]
 
 
-def no_held_out(name: str) -> ProblemFileError:
-    """Templates that no model has met: only the mini lab keeps some back."""
-    return ProblemFileError(
-        f"{name} has no held-out templates; that split is the mini lab's"
-    )
-
-
 def read_folder(folder: Path, split: str) -> list[Problem]:
     """`<split>.jsonl`; without a validation file, the end of train."""
-    file = folder / f"{split}.jsonl"
-    train = folder / "train.jsonl"
-    if file.exists() and split != "train":
-        return read_problems(file)
-    if split == "train" and (folder / "validation.jsonl").exists():
-        return read_problems(train)
-    if split in ("train", "validation") and train.exists():
-        return cut_validation(read_problems(train), split)
-    if split == "held_out" and train.exists():
-        raise no_held_out(folder.name)
-    files = sorted(f.name for f in folder.glob("*.jsonl")) or "no .jsonl file"
-    raise ProblemFileError(
-        f"{folder.name}/{file.name} does not exist (found: {files}). Name a "
-        "folder that holds train.jsonl and test.jsonl, or one .jsonl file."
-    )
+    cut = not (folder / "validation.jsonl").exists() and split in SPLITS[:2]
+    file = folder / f"{'train' if cut else split}.jsonl"
+    if not file.exists():
+        names = sorted(f.name for f in folder.glob("*.jsonl"))
+        raise ProblemFileError(
+            f"{folder.name}/{file.name} does not exist (there: "
+            f"{names or 'no .jsonl file'}). Name a folder that holds "
+            "train.jsonl and test.jsonl, or one .jsonl file."
+        )
+    problems = read_problems(file)
+    return cut_validation(problems, split) if cut else problems
 
 
 def cut_file(file: Path, split: str) -> list[Problem]:
@@ -95,8 +87,7 @@ def cut_file(file: Path, split: str) -> list[Problem]:
 
 def cut_validation(rows: list[Problem], split: str) -> list[Problem]:
     """Split GSM8K's train file: its end is validation, the rest train."""
-    size = min(GSM8K_VALIDATION, len(rows) // 5)
-    cut = len(rows) - size
+    cut = len(rows) - min(GSM8K_VALIDATION, len(rows) // 5)
     return rows[cut:] if split == "validation" else rows[:cut]
 
 
@@ -104,15 +95,11 @@ def read_problems(path: Path) -> list[Problem]:
     """Read and check one JSON-lines file; ids are made where missing."""
     try:
         lines = read_lines(path)
-    except FileNotFoundError as error:
-        raise ProblemFileError(
-            f"{path.name} does not exist. Check DISTILL_PROBLEMS, or unset "
-            "it to use the problems that the course ships."
-        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ProblemFileError(
-            f"{path.name} cannot be read ({type(error).__name__}). Name a "
-            "UTF-8 text file that you may read."
+            f"{path.name} cannot be read ({type(error).__name__}). Set "
+            "DISTILL_PROBLEMS to a UTF-8 text file that you may read, or "
+            "unset it to use the problems that the course ships."
         ) from error
     problems: list[Problem] = []
     lines_of: dict[str, int] = {}
@@ -120,7 +107,7 @@ def read_problems(path: Path) -> list[Problem]:
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
-        problem = check_problem(line, where)
+        problem = parse_problem(line, where)
         name = str(problem.get("id", f"{path.stem}-{len(problems):05d}"))
         if name in lines_of:
             raise ProblemFileError(
@@ -131,14 +118,13 @@ def read_problems(path: Path) -> list[Problem]:
         problems.append({**problem, "id": name})
     if not problems:
         raise ProblemFileError(
-            f"{path.name} holds no problem. Each line should be "
-            '{"question": "...", "answer": "... #### 72"}.'
+            f"{path.name} holds no problem. Each line should be {EXAMPLE}."
         )
     return problems
 
 
-def check_problem(line: str, where: str) -> Problem:
-    """One parsed line, or a ProblemFileError that says what it lacks."""
+def parse_problem(line: str, where: str) -> Problem:
+    """One line as a problem, or a ProblemFileError that says what it lacks."""
     try:
         problem = json.loads(line)
     except ValueError as error:
@@ -151,17 +137,16 @@ def check_problem(line: str, where: str) -> Problem:
         if not isinstance(value, str) or not value.strip():
             raise ProblemFileError(
                 f"{where}: no text in {field!r}. A problem needs a question "
-                'and an answer: {"question": "...", "answer": "... #### 72"}.'
+                f"and an answer: {EXAMPLE}."
             )
     try:
-        scored = "####" in problem["answer"] and gold_answer(problem["answer"])
-    except ValueError:
-        scored = None
-    if not scored:
+        problem["answer"].index("####")
+        gold_answer(problem["answer"])
+    except ValueError as error:
         raise ProblemFileError(
             f"{where}: the answer has no final `#### value` line, so nothing "
             "can be scored. Add it, as GSM8K does."
-        )
+        ) from error
     return problem
 
 
@@ -185,23 +170,6 @@ def read_hub(name: str, split: str) -> list[Problem]:
         for number, row in enumerate(rows)
     ]
     return problems if split == "test" else cut_validation(problems, split)
-
-
-def check_disjoint(splits: dict[str, Iterable[Problem]]) -> dict[str, int]:
-    """Sizes of the splits; raises CourseError when a question is in two."""
-    owner: dict[str, str] = {}
-    sizes = {}
-    for name, problems in splits.items():
-        questions = {" ".join(p["question"].lower().split()) for p in problems}
-        for question in questions:
-            other = owner.setdefault(question, name)
-            if other != name:
-                raise CourseError(
-                    f"a question is in {other} and in {name}: {question!r}. "
-                    "Remove it from one, or the score means nothing."
-                )
-        sizes[name] = len(questions)
-    return sizes
 
 
 def showcase() -> list[Problem]:

@@ -11,16 +11,24 @@ import os
 import random
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from helpers import DEFAULT_SEED, CourseError, read_lines, write_atomic  # noqa: F401
+from helpers import DEFAULT_SEED, CourseError, write_atomic  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
-RUNS = DATA / "runs"
+MODELS, RUNS = DATA / "models", DATA / "runs"
+TABLES = tomllib.loads((DATA / "profiles.toml").read_text("utf-8"))
+TRACED = (  # what decides the traces
+    *("teacher", "problems", "teacher_prompt", "traces"),
+    *("sampling_temperature", "top_p", "top_k", "max_new_tokens"),
+)
+DTYPES = ("float32", "bfloat16", "float16")
+SWITCHES = dict.fromkeys(("1", "true", "yes"), True)
+SWITCHES |= dict.fromkeys(("0", "false", "no"), False)
 
 
 @dataclass(frozen=True)
@@ -32,28 +40,12 @@ class HubItem:
     megabytes: int
 
 
-TABLES = tomllib.loads((DATA / "profiles.toml").read_text("utf-8"))
 HUB = {name: HubItem(**item) for name, item in TABLES["hub"].items()}
 
 
 def revision_of(name: str) -> str | None:
     """The pinned revision of a hub id; None for any other id or a folder."""
     return HUB[name].revision if name in HUB else None
-
-
-def megabytes_of(names: list[str]) -> int:
-    """What of these has to be downloaded, each once; folders count nothing."""
-    return sum(HUB[name].megabytes for name in set(names) if name in HUB)
-
-
-MODELS = DATA / "models"
-TRACED = (  # what decides the traces
-    *("teacher", "problems", "teacher_prompt", "traces"),
-    *("sampling_temperature", "top_p", "top_k", "max_new_tokens"),
-)
-YES, NO = ("1", "true", "yes"), ("0", "false", "no")
-SWITCHES = dict.fromkeys(YES, True) | dict.fromkeys(NO, False)
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def within(low: float, high: float, default: Any = MISSING) -> Any:
@@ -73,18 +65,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            check_range(item.name, getattr(self, item.name), item.name)
+            check(item, getattr(self, item.name), item.name)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of transformers' `generate`."""
-        greedy = self.temperature == 0
-        return {
-            "do_sample": not greedy,
-            "temperature": None if greedy else self.temperature,
-            "top_p": None if greedy else self.top_p,
-            "top_k": None if greedy else self.top_k,
-            "max_new_tokens": self.max_new_tokens,
-        }
+        options = dict(vars(self))
+        del options["seed"]  # torch's, set by the caller
+        if self.temperature == 0:
+            options |= dict.fromkeys(("temperature", "top_p", "top_k"))
+        return options | {"do_sample": self.temperature > 0}
 
 
 @dataclass(frozen=True)
@@ -135,14 +124,14 @@ class Profile:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            check_range(item.name, getattr(self, item.name))
+            variable = f"DISTILL_{item.name.upper()}"
+            check(item, getattr(self, item.name), variable)
 
     @property
     def traces_path(self) -> Path:
         """Shipped for `mini` as it is, written at run time for all else."""
-        mini = PROFILES["mini"]
         shipped = self.name == "mini" and all(
-            getattr(self, name) == getattr(mini, name) for name in TRACED
+            getattr(self, name) == MINI[name] for name in TRACED
         )
         folder = DATA if shipped else self.run_folder
         return folder / "traces" / "teacher.jsonl"
@@ -159,13 +148,8 @@ class Profile:
 
     def sampling(self, seed: int = DEFAULT_SEED) -> Sampling:
         """How the teacher writes traces."""
-        return Sampling(
-            self.sampling_temperature,
-            self.top_p,
-            self.top_k,
-            self.max_new_tokens,
-            seed,
-        )
+        card = (self.sampling_temperature, self.top_p, self.top_k)
+        return Sampling(*card, self.max_new_tokens, seed)
 
     @property
     def greedy(self) -> Sampling:
@@ -173,47 +157,36 @@ class Profile:
         return Sampling(max_new_tokens=self.max_new_tokens)
 
 
-FIELDS = {item.name: item for item in (*fields(Sampling), *fields(Profile))}
+def check(item: Field, value: Any, typed_as: str) -> None:
+    """Raise CourseError unless the field may be `value`.
 
-
-def check_range(name: str, value: Any, shown: str | None = None) -> None:
-    """Raise CourseError unless the field `name` may be `value`.
-
-    shown: what the user typed it as, by default the environment variable.
-    A text that is no number, where one is wanted, is refused as well.
+    A text is refused where a number or a switch is wanted.
     """
-    kind = str(FIELDS[name].type)
-    low, high = FIELDS[name].metadata.get("range", (0, 0))
-    number = not isinstance(value, str)
-    good, expected = True, ""
-    if kind == "bool":
-        good, expected = number, "1 or 0"
-    elif name == "dtype":
-        good, expected = value in DTYPES, f"one of {', '.join(DTYPES)}"
-    elif kind != "str":
-        good = number and low <= value <= high  # nan is neither
-        which = "a whole number" if kind == "int" else "a number"
+    is_text = isinstance(value, str)
+    if item.type == "str":
+        good = item.name != "dtype" or value in DTYPES
+        expected = f"one of {', '.join(DTYPES)}"
+    elif item.type == "bool":
+        good, expected = not is_text, "1 or 0"
+    else:
+        low, high = item.metadata["range"]
+        good = not is_text and low <= value <= high  # nan is neither
+        which = "a whole number" if item.type == "int" else "a number"
         expected = f"{which} from {low} to {high}"
     if not good:
         raise CourseError(
-            f"{shown or f'DISTILL_{name.upper()}'}={value}: expected "
-            f"{expected}. Correct it or unset it."
+            f"{typed_as}={value}: expected {expected}. Correct it or unset it."
         )
 
 
-def read_profiles() -> dict[str, Profile]:
-    """All profiles; what one does not name is as in mini."""
-    tables = TABLES["profiles"]
-    for key in ("teacher", "student", "kd_teacher", "kd_student"):
-        tables["mini"][key] = str(MODELS / tables["mini"][key])
-    return {
-        name: Profile(name=name, **tables["mini"] | table)
-        for name, table in tables.items()
-    }
-
-
-PROFILES = read_profiles()
-NAMES = [item.name for item in fields(Profile) if item.name != "name"]
+MINI = TABLES["profiles"]["mini"]  # what a profile does not name is as here
+for model in ("teacher", "student", "kd_teacher", "kd_student"):
+    MINI[model] = str(MODELS / MINI[model])
+NAMES = tuple(MINI)  # every field but `name`
+PROFILES = {
+    name: Profile(name=name, **MINI | table)
+    for name, table in TABLES["profiles"].items()
+}
 
 
 def get_profile(
@@ -232,12 +205,13 @@ def get_profile(
             "for instance DISTILL_PROFILE=mini"
         )
     changes = {}
-    for variable in environment:
-        if variable.startswith("DISTILL_") and environment[variable]:
+    for variable, text in environment.items():
+        if variable.startswith("DISTILL_") and text:
             key = variable.removeprefix("DISTILL_").lower()
-            check_spelling(variable, key)
             if key in NAMES:
-                changes[key] = convert(key, environment[variable])
+                changes[key] = convert(key, text)
+            else:
+                check_spelling(variable, key)
     profile = replace(PROFILES[name], **changes)
     chosen = "dtype" in changes or profile.dtype != "bfloat16"
     if chosen or fast_bfloat16():
@@ -261,10 +235,10 @@ def fast_bfloat16() -> bool:
 
 
 def check_spelling(variable: str, key: str) -> None:
-    """Refuse what a field was called before, and DISTILL_EPOCH."""
+    """Refuse DISTILL_EPOCH, and what a field was called before."""
     near = get_close_matches(key, NAMES, n=1, cutoff=0.85)
     near = ["sampling_temperature"] if key == "temperature" else near
-    if near and key not in NAMES:
+    if near:
         raise CourseError(
             f"{variable} is not known: DISTILL_{near[0].upper()} is. Rename "
             "it or unset it."
@@ -273,7 +247,7 @@ def check_spelling(variable: str, key: str) -> None:
 
 def convert(name: str, text: str) -> object:
     """An environment variable as its field's type, where it can be."""
-    kind = type(getattr(PROFILES["mini"], name))
+    kind = type(MINI[name])
     try:
         return SWITCHES[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
@@ -286,8 +260,7 @@ def overrides(profile: Profile) -> str:
     For a results file: of a local folder only the name, and not the seed,
     which has a field of its own. Empty for a profile as it is.
     """
-    plain = PROFILES.get(profile.name, profile)
-    changed = []
+    plain, changed = PROFILES.get(profile.name, profile), []
     for name in NAMES:
         value = getattr(profile, name)
         if name != "seed" and value != getattr(plain, name):
@@ -302,9 +275,8 @@ def set_seed(seed: int | None = None) -> int:
     import numpy
     import torch
 
-    chosen = get_profile().seed if seed is None else seed
-    check_range("seed", chosen, "seed")
-    random.seed(chosen)
-    numpy.random.seed(chosen)
-    torch.manual_seed(chosen)
-    return chosen
+    seed = Sampling(seed=get_profile().seed if seed is None else seed).seed
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed

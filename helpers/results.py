@@ -26,7 +26,6 @@ COURSE_ORDER = (
     *("sft_gold", "sft_traces", "logit_online", "logit_cached"),
     *("feature", "on_policy"),
 )
-MODES = (None, "think", "at once", "sampled")
 RERUN = "python3 -m helpers evaluate"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth")
 ARM_NAME = re.compile(r"[a-z0-9_]+")
@@ -46,7 +45,7 @@ def package_versions() -> dict[str, str]:
 
 
 class Scored:
-    """Base of what has `n` problems, `correct` of them answered rightly."""
+    """What has `n` problems, `correct` of them answered rightly."""
 
     n: int
     correct: int
@@ -92,28 +91,23 @@ class Result(Scored):
     right: str = ""
 
     def __post_init__(self) -> None:
+        calendar.fromisoformat(self.date)
+        names, parts = (self.arm, self.profile), self.splits.values()
         costs = (self.seconds, self.peak_memory_mb or 0)
         text = f"{self.command} {self.notes}"
-        calendar.fromisoformat(self.date)
         checks = {
-            "names are not lower_case_with_underscores": all(
-                map(ARM_NAME.fullmatch, (self.arm, self.profile))
-            ),
-            "the seed is no whole number": type(self.seed) is int,
-            "the counts, or their flags, contradict each other": all(
-                map(counts_fit, (asdict(self), *self.splits.values()))
-            ),
-            f"the mode is none of {MODES}": self.mode in MODES,
-            "seconds or memory are no numbers from 0 up": all(
-                0 <= cost < float("inf") for cost in costs
-            ),
-            "the command is none of `python3 -m helpers`, or it or the notes "
-            "hold a path of this machine": not PRIVATE_PATH.search(text)
-            and self.command.startswith("python3 -m helpers "),
+            "name": all(map(ARM_NAME.fullmatch, names)),
+            "seed": type(self.seed) is int,
+            "count or flag": all(map(counts_fit, (vars(self), *parts))),
+            "cost": all(0 <= cost < float("inf") for cost in costs),
+            "command": self.command.startswith("python3 -m helpers "),
+            "path of this machine": not PRIVATE_PATH.search(text),
         }
-        for fault, holds in checks.items():
-            if not holds:
-                raise CourseError(f"{self.arm!r} is no result: {fault}.")
+        faults = [name for name, holds in checks.items() if not holds]
+        if faults:
+            raise CourseError(
+                f"{self.arm!r} is no result. Wrong: {', '.join(faults)}."
+            )
 
     @property
     def file_name(self) -> str:
@@ -124,9 +118,8 @@ class Result(Scored):
 def counts_fit(part: dict[str, Any]) -> bool:
     """Whether correct is between 0 and n, and the flags say the same."""
     n, correct, right = part["n"], part["correct"], part.get("right", "")
-    flags = (len(right), right.count("1"), right.count("0"))
-    agree = not right or flags == (n, correct, n - correct)
-    return agree and 0 <= correct <= n > 0
+    marks = sorted(right) == ["0"] * (n - correct) + ["1"] * correct
+    return 0 <= correct <= n > 0 and (marks or not right)
 
 
 def results_directory() -> Path:
@@ -172,10 +165,9 @@ def read_result(path: Path) -> Result:
 
 def course_position(result: Result) -> tuple[int, str, int, str, int]:
     """Sorts results by profile, then arms as the course meets them."""
-    order = enumerate(COURSE_ORDER)
-    places = [i for i, arm in order if result.arm.startswith(arm)]
-    place = min(places, default=len(COURSE_ORDER))
+    known = [result.arm.startswith(arm) for arm in COURSE_ORDER]
     profile = (*PROFILE_NAMES, result.profile).index(result.profile)
+    place = (*known, True).index(True)
     return profile, result.profile, place, result.arm, result.seed
 
 
@@ -193,10 +185,10 @@ def to_result(
 
     Its notes name every setting that is not the profile's own.
     """
-    test = evaluations[0]
+    test, *others = evaluations
     peaks = [e.peak_mib for e in evaluations if e.peak_mib is not None]
     splits = {"impossible": counts(test.part("impossible", True))}
-    for other in evaluations[1:]:
+    for other in others:
         splits["held-out templates"] = counts(other.correct)
     return Result(
         arm=arm,
@@ -221,35 +213,22 @@ def counts(flags: Sequence[bool]) -> dict[str, Any]:
 # --- tables -----------------------------------------------------------------
 
 
-def table_text(
-    directory: Path | None = None, *, results: Sequence[Result] | None = None
-) -> str:
+def table_text(results: Path | Sequence[Result] | None = None) -> str:
     """The results as aligned plain text, for the terminal.
 
+    results: some, or the folder of their files, by default the course's.
     One row an arm, and one an extra split ("student_after: impossible").
     Columns for profile and seed appear when there is more than one of them.
-    results: these instead of the files of `directory`.
     """
-    table = rows_of(read_results(directory) if results is None else results)
-    if not table:
-        return NO_RESULTS
+    table = rows_of(results)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    table.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            text.rjust(width) if name in NUMERIC else text.ljust(width)
-            for name, text, width in zip(table[0], row, widths, strict=True)
-        ).rstrip()
-        for row in table
-    )
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+    return "\n".join(lines) or NO_RESULTS
 
 
-def table_markdown(
-    directory: Path | None = None, *, results: Sequence[Result] | None = None
-) -> str:
+def table_markdown(results: Path | Sequence[Result] | None = None) -> str:
     """The same table in Markdown, for the README and the notebooks."""
-    table = rows_of(read_results(directory) if results is None else results)
-    if not table:
+    if not (table := rows_of(results)):
         return NO_RESULTS
     header, *body = [list(map(safe, row)) for row in table]
     rule = ["---:" if name in NUMERIC else "---" for name in header]
@@ -264,32 +243,31 @@ def safe(text: str) -> str:
     return line.replace("|", r"\|").replace("<", "&lt;")
 
 
-def rows_of(results: Sequence[Result]) -> list[list[str]]:
+def rows_of(results: Path | Sequence[Result] | None) -> list[list[str]]:
     """Header and rows as text; [] when there are no results."""
-    if not results:
-        return []
+    if results is None or isinstance(results, Path):
+        results = read_results(results)
     keys = [
         name
         for name in ("profile", "seed")
         if len({getattr(result, name) for result in results}) > 1
     ]
-    rows = [["arm", *keys, *HEADER]]
-    for one in results:
-        named = one.mode and not one.arm.endswith(one.mode)
-        arm = f"{one.arm} ({one.mode})" if named else one.arm
-        values = [str(getattr(one, key)) for key in keys]
-        memory = one.peak_memory_mb
+    rows = [["arm", *keys, *HEADER]] if results else []
+    for result in results:
+        arm, memory = result.arm, result.peak_memory_mb
+        if result.mode and not arm.endswith(result.mode):
+            arm += f" ({result.mode})"
+        values = [str(getattr(result, key)) for key in keys]
         peak = "-" if memory is None else f"{memory:.0f}"
-        costs = [f"{one.seconds:.0f}", peak, one.command]
-        rows.append([arm, *values, *score(one.n, one.correct), *costs])
-        for name, part in one.splits.items():
-            cells = score(part["n"], part["correct"])
-            rows.append([f"{one.arm}: {name}", *values, *cells, "", "", ""])
+        costs = [f"{result.seconds:.0f}", peak, result.command]
+        rows.append([arm, *values, *score(result.n, result.correct), *costs])
+        for name, part in result.splits.items():
+            cells = [*score(part["n"], part["correct"]), "", "", ""]
+            rows.append([f"{result.arm}: {name}", *values, *cells])
     return rows
 
 
 def score(n: int, correct: int) -> list[str]:
     """n, accuracy and interval as cells."""
     low, high = wilson_interval(correct, n)
-    interval = f"{100 * low:.1f}-{100 * high:.1f}"
-    return [f"{n}", f"{correct / n:.1%}", interval]
+    return [f"{n}", f"{correct / n:.1%}", f"{100 * low:.1f}-{100 * high:.1f}"]

@@ -27,6 +27,7 @@ from helpers.profiles import Profile, Sampling
 FIELDS = dict.fromkeys(
     ("id", "question", "gold", "qwen3_answer", "finish_reason"), str
 ) | {"completion_tokens": int, "correct": bool, "sampling": dict}
+ROW_START = b'{"id": "'  # as json.dumps begins a row of FIELDS
 BATCHES_A_CHUNK = 4  # a kill costs at most this many batches of work
 
 
@@ -38,7 +39,7 @@ def parse_rows(content: bytes, name: str) -> list[dict]:
     """Rows of the file `name`: every field of its type, no id twice."""
     rows: dict[str, dict] = {}
     lines = content.split(b"\n")  # JSON allows U+2028 and the like in a text
-    for number, line in enumerate(lines[: -1 if content else 0], start=1):
+    for number, line in enumerate(lines[:-1], start=1):
         try:
             row = json.loads(line)
             for field, kind in FIELDS.items():
@@ -64,8 +65,6 @@ def read_traces(path: Path) -> list[dict]:
             f"{path.name} cannot be read ({type(error).__name__}). Notebook "
             "02, or `python3 -m helpers traces`, makes trace files."
         ) from error
-    if not content:
-        raise TraceFileError(f"{path.name} is empty: delete it.")
     return parse_rows(content.removesuffix(b"\n") + b"\n", path.name)
 
 
@@ -94,7 +93,7 @@ def loops(text: str, *, size: int = 8, times: int = 4) -> bool:
     for period in range(size, len(words) // times + 1):
         repeats = words[period:] == words[:-period]
         breaks = np.flatnonzero(~np.pad(repeats, 1))
-        if np.diff(breaks).max() > (times - 1) * period:
+        if np.diff(breaks).max() > (times - 1) * period:  # the longest run
             return True
     return False
 
@@ -118,16 +117,15 @@ def audit_traces(
     rows: Iterable[dict], *, test_questions: Iterable[str] = ()
 ) -> dict[str, int]:
     """Counts of everything that can be wrong, and lengths in tokens."""
-    rows = list(rows)
-    counts = Counter()
+    rows, test = list(rows), set(test_questions)
+    counts: Counter[str] = Counter()
     for row in rows:
-        counts.update(faults(row))
+        counts.update({name: int(bad) for name, bad in faults(row).items()})
     lengths = sorted(row["completion_tokens"] for row in rows) or [0]
-    test = set(test_questions)
     return {
         "traces": len(rows),
         "correct": sum(row["correct"] for row in rows),
-        **{name: int(count) for name, count in counts.items()},
+        **counts,
         "repeated questions": len(rows) - len({r["question"] for r in rows}),
         "questions of the test": sum(r["question"] in test for r in rows),
         "tokens, median": lengths[len(lengths) // 2],
@@ -147,14 +145,13 @@ def filter_traces(
     Unfinished, empty or looping traces always go; wrong ones go with
     `correct_only`. The counter names one reason, the worst, per trace.
     """
-    worth: list[dict] = []
-    reasons: Counter[str] = Counter()
+    worth, reasons = [], Counter()
     for row in rows:
         checks = faults(row)
         checks["wrong answer"] &= correct_only
         if max_tokens is not None:
-            tokens = row["completion_tokens"]
-            checks[f"longer than {max_tokens} tokens"] = tokens > max_tokens
+            too_long = row["completion_tokens"] > max_tokens
+            checks[f"longer than {max_tokens} tokens"] = too_long
         if against := [name for name, holds in checks.items() if holds]:
             reasons[against[0]] += 1
         else:
@@ -171,9 +168,9 @@ def check_fit(
             f"{name} holds {len(rows)} traces, but only {len(problems)} "
             "problems were asked for. Name another file, or raise the limit."
         )
-    for number, row in enumerate(rows, start=1):
-        expected = asked(problems[number - 1]) | {"sampling": record}
-        for field, value in expected.items():
+    pairs = zip(rows, problems, strict=False)  # a begun file has fewer rows
+    for number, (row, problem) in enumerate(pairs, start=1):
+        for field, value in (asked(problem) | {"sampling": record}).items():
             if row[field] != value:
                 raise TraceFileError(
                     f"{name}, line {number}: {field} is {row[field]!r}, this "
@@ -185,24 +182,21 @@ def check_fit(
 def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     """How many of the problems the file already answers, in order.
 
-    A torn last line is cut off, but only after all before it fits; else
-    TraceFileError is raised, and the file stays as it is.
+    A torn last line is cut off if it begins like a row and all before it
+    fits; else TraceFileError is raised, and the file stays as it is.
     """
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
-    whole, start = content[: content.rfind(b"\n") + 1], b'{"id": "'
-    torn = content[len(whole) :]
-    rows = parse_rows(whole, path.name)
+    content = path.read_bytes() if path.exists() else b""
+    end = content.rfind(b"\n") + 1
+    rows, torn = parse_rows(content[:end], path.name), content[end:]
     check_fit(rows, problems, record, path.name)
-    begun = start.startswith(torn) or torn.startswith(start)
-    if torn and (not begun or torn.count(start) > 1):  # cut one row at most
+    begun = torn.startswith(ROW_START[: len(torn)])
+    if not begun or torn.count(ROW_START) > 1:  # cut one row at most
         raise TraceFileError(
             f"{path.name} ends in what is no trace: {torn[:40]!r}. Name "
             "another file, or delete that line (lines end in a line feed)."
         )
     if torn:
-        os.truncate(path, len(whole))
+        os.truncate(path, end)
     return len(rows)
 
 
@@ -250,8 +244,8 @@ def generate_traces(
     """
     sampling = profile.sampling(seed)
     size = BATCHES_A_CHUNK * profile.generation_batch
-    chats = (teacher_messages(row["question"], profile) for row in problems)
-    prompts = [chat.render(one, tokenizer, generate=True) for one in chats]
+    chats = [teacher_messages(row["question"], profile) for row in problems]
+    prompts = [chat.render(x, tokenizer, generate=True) for x in chats]
 
     def answers(done: int) -> Generator[Completion]:
         for start in range(done - done % size, len(prompts), size):

@@ -6,7 +6,6 @@ import torch
 
 from helpers.losses import topk_kd_loss
 
-KINDS = ("forward", "reverse", "jsd", "skew")
 INF = float("inf")
 SOME = torch.tensor([[1, 0, 1], [0, 1, 0]]).bool()
 ALL, NONE = torch.ones(2, 3).bool(), torch.zeros(2, 3).bool()

@@ -61,17 +61,6 @@ def test_encode_example_same_prompt_ids_as_inference(monkeypatch):
         assert all(trained[len(prompt) :])
 
 
-def test_encode_example_has_one_bos_at_the_front():
-    tokenizer = tiny.tokenizer(STUDENT)
-    row = chat.encode_example(
-        conversation("The answer is 12."), tokenizer, max_length=500
-    )
-    assert row["input_ids"][0] == tokenizer.bos_token_id
-    assert row["input_ids"].count(tokenizer.bos_token_id) == 1
-    prompt = chat.prompt_ids(conversation(), tokenizer)
-    assert prompt.count(tokenizer.bos_token_id) == 1
-
-
 def test_check_single_bos_refuses_none_and_two():
     tokenizer = tiny.tokenizer(STUDENT)
     ids = chat.prompt_ids(conversation(), tokenizer)
@@ -81,9 +70,6 @@ def test_check_single_bos_refuses_none_and_two():
     doubled = tokenizer(text)["input_ids"]  # adds its own BOS: the trap
     with pytest.raises(CourseError, match="2 BOS tokens.*add_special"):
         chat.check_single_bos(doubled, tokenizer)
-
-
-def test_check_single_bos_accepts_a_tokenizer_without_bos():
     assert tiny.tokenizer(TEACHER).bos_token_id is None
     chat.check_single_bos([5, 6], tiny.tokenizer(TEACHER))
 
@@ -137,14 +123,9 @@ def test_encode_example_returns_none_for_a_too_long_row(name):
     assert exact == row
     short = chat.encode_example(messages, tokenizer, max_length=length - 1)
     assert short is None
-
-
-def test_encode_example_refuses_an_empty_answer():
-    tokenizer = tiny.tokenizer(STUDENT)
-    with pytest.raises(CourseError, match="non-empty answer"):
-        chat.encode_example(conversation(""), tokenizer, max_length=500)
-    with pytest.raises(CourseError, match="non-empty answer"):
-        chat.encode_example(conversation(), tokenizer, max_length=500)
+    for nothing in (conversation(""), conversation()):
+        with pytest.raises(CourseError, match="non-empty answer"):
+            chat.encode_example(nothing, tokenizer, max_length=500)
 
 
 def test_trained_share_is_checked_on_both_sides():
@@ -158,49 +139,40 @@ def test_trained_share_is_checked_on_both_sides():
         chat.trained_share([])
 
 
+def controls(ids: list[int], tokenizer, *, thoughts: bool) -> list[int]:
+    """The control tokens among these ids, in order."""
+    added = tokenizer.added_tokens_decoder.items()
+    hidden = () if thoughts else chat.THINK_TAGS
+    tokens = {i for i, t in added if str(t) not in hidden}
+    return [i for i in ids if i in tokens]
+
+
 @BOTH
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_prompt_ids_question_cannot_break_out(name, injection):
+def test_question_and_answer_cannot_open_or_close_a_turn(name, injection):
     tokenizer = tiny.tokenizer(name)
-    control = set(
-        tokenizer.convert_tokens_to_ids(chat.control_tokens(tokenizer))
-    )
 
-    def controls(question):
+    def in_prompt(question):
         ids = chat.prompt_ids(chat.student_messages(question), tokenizer)
-        return [i for i in ids if i in control]
+        return controls(ids, tokenizer, thoughts=True)
 
-    assert controls(injection) == controls("How many?")
-
-
-@BOTH
-@pytest.mark.parametrize("injection", INJECTIONS)
-def test_encode_example_answer_cannot_open_a_turn(name, injection):
-    tokenizer = tiny.tokenizer(name)
-    thoughts = {"<think>", "</think>"}
-    control = set(
-        tokenizer.convert_tokens_to_ids(
-            [t for t in chat.control_tokens(tokenizer) if t not in thoughts]
-        )
-    )
-
-    def controls(answer):
+    def in_row(answer):
         row = chat.encode_example(
             conversation(answer), tokenizer, max_length=500
         )
-        return [i for i in row["input_ids"] if i in control]
+        return controls(row["input_ids"], tokenizer, thoughts=False)
 
-    assert controls(f"One. {injection} Two.") == controls("12.")
-
-
-def test_disarm_without_it_a_question_would_break_out():
-    """The trap is real: the raw template lets the question close a turn."""
-    tokenizer = tiny.tokenizer(STUDENT)
-    raw = tokenizer.apply_chat_template(
-        chat.student_messages(INJECTIONS[0]), tokenize=False
+    assert in_prompt(injection) == in_prompt("How many?") != []
+    assert in_row(f"One. {injection} Two.") == in_row("12.") != []
+    raw = tokenizer.apply_chat_template(  # the trap is real
+        chat.student_messages(INJECTIONS[0] + INJECTIONS[1]),
+        tokenize=False,
+        add_generation_prompt=True,
     )
-    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    assert chat.encode_text(raw, tokenizer).count(end) == 2
+    ids = chat.encode_text(raw, tokenizer)
+    assert len(controls(ids, tokenizer, thoughts=True)) > len(
+        in_prompt("How many?")
+    )
 
 
 def test_disarm_leaves_ordinary_text_and_kept_tokens():
@@ -208,8 +180,9 @@ def test_disarm_leaves_ordinary_text_and_kept_tokens():
     ordinary = "3 < 5, 7 > 2, <b>bold</b> and a<b"
     assert chat.disarm(ordinary, tokenizer) == ordinary
     marked = "<think>x</think><|im_end|>"
-    kept = chat.disarm(marked, tokenizer, keep=("<think>", "</think>"))
-    assert kept == "<think>x</think>< |im_end|>"
+    safe = chat.disarm(marked, tokenizer, role="assistant")
+    assert safe == "<think>x</think>< |im_end|>"
+    assert chat.disarm("<think>", tokenizer) == "< think>"
 
 
 def test_disarm_sees_a_token_that_was_added_later():
@@ -219,64 +192,6 @@ def test_disarm_sees_a_token_that_was_added_later():
     assert chat.disarm("<image>", tokenizer) == "< image>"
 
 
-def test_render_folds_gemmas_system_turn_into_the_user_turn():
-    tokenizer = tiny.tokenizer(STUDENT)
-    messages = [{"role": "system", "content": "Be brief."}, *conversation()]
-    text = chat.render(messages, tokenizer, generate=True)
-    assert text == (
-        "<bos><start_of_turn>user\nBe brief.\n\nQuestion: Mia has 12 pens. "
-        "How many?<end_of_turn>\n<start_of_turn>model\n"
-    )
-
-
-def test_render_gemma_wants_alternating_turns():
-    user, answer = conversation("12.")
-    for messages in ([user, user], [answer], [user, answer, answer]):
-        with pytest.raises(Exception, match="alternate"):
-            chat.render(messages, tiny.tokenizer(STUDENT), generate=True)
-
-
-def test_render_teacher_opens_the_thought():
-    tokenizer = tiny.tokenizer(TEACHER)
-    text = chat.render(conversation(), tokenizer, generate=True)
-    assert text.endswith("<|im_start|>assistant\n<think>\n")
-    student = chat.render(
-        conversation(), tiny.tokenizer(STUDENT), generate=True
-    )
-    assert "<think>" not in student
-
-
-def test_encode_example_teacher_thought_is_not_doubled():
-    tokenizer = tiny.tokenizer(TEACHER)
-    answer = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
-    row = chat.encode_example(conversation(answer), tokenizer, max_length=500)
-    think = tokenizer.convert_tokens_to_ids("<think>")
-    close = tokenizer.convert_tokens_to_ids("</think>")
-    assert row["input_ids"].count(think) == 1
-    assert row["input_ids"].count(close) == 1
-    assert row["labels"].count(think) == 0  # the template wrote it
-
-
-def test_render_teacher_drops_earlier_thoughts():
-    thought = "<think>\nlong\n</think>\n\n12."
-    messages = [*conversation(thought), *conversation()]
-    text = chat.render(messages, tiny.tokenizer(TEACHER), generate=True)
-    assert "long" not in text
-
-
-def test_completion_text_reopens_the_thought():
-    tokenizer = tiny.tokenizer(TEACHER)
-    ids = chat.encode_text("6.\n</think>\n\n12.<|im_end|>", tokenizer)
-    prompt = chat.render(conversation(), tokenizer, generate=True)
-    expected = "<think>\n6.\n</think>\n\n12."
-    assert chat.completion_text(ids, prompt, tokenizer) == expected
-
-
-def test_end_of_turn_of_both_templates():
-    assert chat.end_of_turn(tiny.tokenizer(STUDENT)) == "<end_of_turn>"
-    assert chat.end_of_turn(tiny.tokenizer(TEACHER)) == "<|im_end|>"
-
-
 def test_render_needs_a_chat_template():
     tokenizer = tiny.AutoTokenizer.from_pretrained(tiny.folder(STUDENT))
     tokenizer.chat_template = None
@@ -284,41 +199,32 @@ def test_render_needs_a_chat_template():
         chat.render(conversation(), tokenizer, generate=True)
 
 
-def test_tokenizers_think_is_one_token_for_the_teacher_alone():
-    for tag in ("<think>", "</think>"):
-        teacher = chat.encode_text(tag, tiny.tokenizer(TEACHER))
-        student = chat.encode_text(tag, tiny.tokenizer(STUDENT))
-        assert len(teacher) == 1 and len(student) > 1
-
-
-@BOTH
-def test_tokenizers_digits_are_single_tokens(name):
-    tokenizer = tiny.tokenizer(name)
-    for number in ("7", "42", "1209", "0123456789"):
-        ids = chat.encode_text(number, tokenizer)
-        pieces = [tokenizer.decode([i]) for i in ids]
-        assert [p for p in pieces if p.strip()] == list(number)
+def test_teachers_thought_is_opened_by_the_template_and_reopened():
+    tokenizer = tiny.tokenizer(TEACHER)
+    prompt = chat.render(conversation(), tokenizer, generate=True)
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
+    answer = "<think>\n6.\n</think>\n\n12."
+    row = chat.encode_example(conversation(answer), tokenizer, max_length=500)
+    tags = tokenizer.convert_tokens_to_ids(list(chat.THINK_TAGS))
+    assert [row["input_ids"].count(tag) for tag in tags] == [1, 1]
+    assert [row["labels"].count(tag) for tag in tags] == [0, 1]
+    ids = chat.encode_text("6.\n</think>\n\n12.<|im_end|>", tokenizer)
+    assert chat.completion_text(ids, prompt, tokenizer) == answer
 
 
 @BOTH
 @pytest.mark.parametrize(
     "text",
     [
-        "Zoë zahlt 12 €, 5 < 7.",
-        "漢字 и кириллица",
-        "👩‍🚀🏽 emoji",
-        "  two  spaces \n\n and\ttabs ",
-        "a\u2028b\x85c\u00a0d",
-        "e\u0301 stays decomposed",
+        "Zoë zahlt 12 €, 5 < 7. 漢字 и кириллица",
+        "👩‍🚀🏽 emoji  two  spaces \n\n and\ttabs ",
+        "a\u2028b\x85c\u00a0d e\u0301 stays decomposed",
+        "0123456789",
     ],
 )
-def test_tokenizers_round_trip_unicode(name, text):
+def test_tokenizers_round_trip_unicode_and_split_digits(name, text):
     tokenizer = tiny.tokenizer(name)
-    assert tokenizer.decode(chat.encode_text(text, tokenizer)) == text
-
-
-def test_tokenizers_teacher_vocabulary_is_padded():
-    model = tiny.teacher().model
-    assert model.get_input_embeddings().num_embeddings == 896
-    assert len(tiny.tokenizer(TEACHER)) < 896
-    assert model.config.vocab_size == 896
+    ids = chat.encode_text(text, tokenizer)
+    assert tokenizer.decode(ids) == text
+    pieces = [tokenizer.decode([i]) for i in ids]
+    assert not [p for p in pieces if len(p) > 1 and any(map(str.isdigit, p))]

@@ -57,35 +57,19 @@ COMPLETIONS = [
 MADE = Evaluation(PROBLEMS, COMPLETIONS, 12.345, 612.4)
 
 
-def test_evaluation_correct_in_order():
+def test_evaluation_counts_by_hand():
     assert MADE.correct == [True, False, True, False, False, True]
-
-
-def test_evaluation_outcomes_keep_format_failures_apart():
+    assert MADE.score == "50.0% (3/6), 95% CI 18.8-81.2"
     assert MADE.outcomes == {
         "right": 3,
         "wrong": 1,
         "cut by the token limit": 1,
         "no answer found": 1,
     }
-
-
-def test_evaluation_closed_counts_closed_thoughts():
     assert MADE.closed == 2
-
-
-def test_evaluation_score_names_n_and_interval():
-    assert MADE.score == "50.0% (3/6), 95% CI 18.8-81.2"
-
-
-def test_evaluation_part_gives_the_flags_of_some():
     assert MADE.part("impossible", True) == [True, False]
-    assert MADE.part("impossible", False) == [True, False, False]
     assert MADE.part("template", "zzz") == []
-
-
-def test_evaluation_wants_one_answer_a_problem():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="zip"):  # one answer a problem
         _ = Evaluation(PROBLEMS, COMPLETIONS[:2], 1.0).correct
 
 
@@ -94,14 +78,18 @@ def test_render_prompts_free_and_think():
     student = tiny.tokenizer("mini-gemma3")
     free = render_prompts(problems, student, mini)
     think = render_prompts(problems, student, mini, "think")
-    for plain, thinking in zip(free, think, strict=True):
+    for plain, thinking, row in zip(free, think, problems, strict=True):
+        messages = chat.student_messages(row["question"])
+        assert chat.encode_text(plain, student) == chat.prompt_ids(
+            messages, student
+        )
         assert plain.endswith("<start_of_turn>model\n")
         assert thinking == plain + "<think>\n"
     teacher = tiny.tokenizer("mini-qwen3")
     free = render_prompts(problems, teacher, mini)
     assert free == render_prompts(problems, teacher, mini, "think")
     assert all(p.count("<think>") == 1 for p in free)
-    with pytest.raises(CourseError):
+    with pytest.raises(AssertionError):
         render_prompts(problems, student, mini, "fast")
 
 
@@ -130,16 +118,6 @@ def test_evaluate_measures_its_own_peak(tmp_path):
     before = peak_memory_mb()
     made = evaluate(loaded, tiny.problems(2), profile=profile)
     assert 0 < made.peak_mib < before - 300
-
-
-def test_evaluate_prompts_are_the_training_prompts():
-    tokenizer = tiny.tokenizer("mini-gemma3")
-    trace = tiny.traces(1)[0]
-    messages = chat.student_messages(trace["question"], trace["qwen3_answer"])
-    row = chat.encode_example(messages, tokenizer, max_length=320)
-    head = row["labels"].count(-100)
-    [prompt] = render_prompts([trace], tokenizer, PROFILES["mini"])
-    assert chat.encode_text(prompt, tokenizer) == row["input_ids"][:head]
 
 
 def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
@@ -181,7 +159,7 @@ def test_evaluate_goes_on_after_a_kill(tmp_path):
     assert evaluate_worker.sample(folder, path).completions == (
         whole.completions
     )
-    assert lines(path) - 1 - answered <= 12 - answered + 1
+    assert lines(path) == 12 + 1  # no problem was asked twice
 
 
 @pytest.mark.slow
@@ -224,98 +202,49 @@ def test_load_arm_wants_an_adapter_for_other_arms(tmp_path):
         load_arm("techer", profile, None)
     with pytest.raises(ModelError, match="final: no adapter_model"):
         load_arm("student_after", profile, None)
-    with pytest.raises(ModelError, match="elsewhere: no adapter_model"):
-        load_arm("sft_gold", profile, Path("elsewhere"))
-
-
-def test_load_arm_teacher_and_student(tmp_path):
-    profile = tiny.profile(tmp_path)
-    teacher = load_arm("teacher", profile, None)
-    assert teacher.model.config.model_type == "qwen3"
     student = load_arm("student_before", profile, None)
     assert "gemma3" in student.model.config.model_type
 
 
-# --- statistics -------------------------------------------------------------
-
-
-def _wilson_by_formula(correct: int, total: int, z: float) -> list[float]:
-    share = correct / total
+@pytest.mark.parametrize(
+    ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1), (81, 263)]
+)
+def test_wilson_interval_equals_its_formula(correct, total):
+    share, z = correct / total, 1.959963984540054
     centre = share + z * z / (2 * total)
     spread = z * math.sqrt(
         share * (1 - share) / total + z * z / (4 * total * total)
     )
-    scale = 1 + z * z / total
-    return [(centre - spread) / scale, (centre + spread) / scale]
+    ends = (centre - spread, centre + spread)
+    expected = [end / (1 + z * z / total) for end in ends]
+    assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-9)
+    narrow = wilson_interval(correct, total, confidence=0.8)
+    assert narrow[1] - narrow[0] < expected[1] - expected[0]
 
 
-@pytest.mark.parametrize(
-    ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1), (5, 8)]
-)
-def test_wilson_interval_equals_its_formula(correct, total):
-    expected = _wilson_by_formula(correct, total, 1.959963984540054)
-    found = wilson_interval(correct, total)
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-def test_wilson_interval_published_value():
-    low, high = wilson_interval(81, 263)  # Newcombe (1998), table I
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-
-
-def test_wilson_interval_widens_with_confidence():
-    narrow = wilson_interval(124, 300, confidence=0.8)
-    wide = wilson_interval(124, 300, confidence=0.99)
-    assert wide[0] < narrow[0] < 124 / 300 < narrow[1] < wide[1]
-
-
-@pytest.mark.parametrize(("correct", "total"), [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_interval_rejects_impossible_counts(correct, total):
+def test_statistics_refuse_what_is_no_score():
+    for correct, total in ((0, 0), (-1, 5), (6, 5)):
+        with pytest.raises(ValueError):
+            wilson_interval(correct, total)
     with pytest.raises(ValueError):
-        wilson_interval(correct, total)
+        mcnemar([True], [])
+    with pytest.raises(CourseError, match="no gap"):
+        gap_closed(0.9, 0.95, 0.9)
 
 
 def test_mcnemar_hand_computed():
     # 1 lost, 5 won: 2 * (C(6,0) + C(6,1)) / 2**6 = 14 / 64
-    before = [True] + [False] * 5 + [True] * 20
-    after = [False] + [True] * 5 + [True] * 20
-    assert mcnemar(before, after) == pytest.approx(14 / 64, abs=1e-12)
-
-
-def test_mcnemar_is_symmetric_and_ignores_agreement():
-    before = [True, False, False, False, True]
-    after = [False, True, True, True, True]
-    assert mcnemar(before, after) == mcnemar(after, before)
-    longer = mcnemar(before + [False] * 50, after + [False] * 50)
-    assert longer == mcnemar(before, after) == pytest.approx(10 / 16)
-
-
-def test_mcnemar_without_disagreement_is_one():
+    before = [True] + [False] * 5
+    after = [False] + [True] * 5
+    expected = pytest.approx(14 / 64, abs=1e-12)
+    assert mcnemar(before, after) == mcnemar(after, before) == expected
+    assert mcnemar(before + [True] * 50, after + [True] * 50) == expected
     assert mcnemar([True, False], [True, False]) == 1.0
-
-
-def test_mcnemar_clear_gain_is_significant():
     assert mcnemar([False] * 20, [True] * 20) == pytest.approx(2 / 2**20)
 
 
-@pytest.mark.parametrize(("before", "after"), [([True], []), ([], [])])
-def test_mcnemar_rejects_unpaired_results(before, after):
-    with pytest.raises(CourseError):
-        mcnemar(before, after)
-
-
-def test_format_accuracy_course_style():
-    expected = "41.3% (124/300), 95% CI 35.9-47.0"
-    assert format_accuracy(124, 300) == expected
-
-
-def test_gap_closed_values():
+def test_format_accuracy_and_gap_closed():
+    assert format_accuracy(124, 300) == "41.3% (124/300), 95% CI 35.9-47.0"
     assert gap_closed(0.4, 0.8, 0.9) == pytest.approx(0.8)
-    assert gap_closed(40, 40, 90) == 0
     assert gap_closed(40, 30, 90) == pytest.approx(-0.2)
     assert gap_closed(40, 95, 90) > 1
-
-
-def test_gap_closed_needs_a_better_teacher():
-    with pytest.raises(CourseError):
-        gap_closed(0.9, 0.95, 0.9)

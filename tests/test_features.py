@@ -11,7 +11,6 @@ from torch.nn import functional
 from helpers.features import (
     FEATURE_KINDS,
     RELATION_TEMPERATURE,
-    FeatureTerm,
     Projectors,
     depth,
     hidden_state_loss,
@@ -20,7 +19,7 @@ from helpers.features import (
     relation_loss,
     tapped,
 )
-from helpers.losses import LossError, shift_for_next_token
+from helpers.losses import LossError
 from helpers.models import add_lora, load_student
 
 MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
@@ -39,9 +38,6 @@ def states(width, seed):
 
 def rotation(width):
     return torch.linalg.qr(noise(width, width, seed=9)).Q
-
-
-# --- losses ---
 
 
 @each_kind
@@ -67,16 +63,6 @@ def test_two_positions_by_hand(kind, student, teacher, mask, expected):
     )
     loss = hidden_state_loss(student, teacher, torch.tensor([mask]), kind=kind)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_cosine_is_half_the_squared_error_of_unit_vectors():
-    student, teacher = states(6, 1), states(6, 2)
-    ours, theirs = (
-        functional.normalize(x, dim=-1) for x in (student, teacher)
-    )
-    error = (ours - theirs).square().sum(-1)[MASK].mean() / 2
-    loss = hidden_state_loss(student, teacher, MASK, kind="cosine")
-    torch.testing.assert_close(loss, error)
 
 
 def test_relation_by_hand():
@@ -140,24 +126,10 @@ def test_gradient_reaches_student_and_projector_not_teacher(kind):
     assert teacher.grad is None
 
 
-def test_mask_of_the_shift_takes_the_position_before_the_answer():
-    """The state that predicts the first answer token counts, its own not."""
-    labels = torch.tensor([[-100, -100, 5, 6]])
-    student, teacher = torch.zeros(1, 4, 2), torch.zeros(1, 4, 2)
-    teacher[0, 1] = 1.0  # predicts label 5
-    teacher[0, 3] = 100.0  # predicts nothing that is trained
-    ours, targets, mask = shift_for_next_token(student, labels)
-    theirs, _, _ = shift_for_next_token(teacher, labels)
-    assert targets[mask].tolist() == [5, 6]
-    loss = hidden_state_loss(ours + 1.0, theirs, mask)
-    assert loss.item() == pytest.approx(2 / 2)  # one right, one off by (1, 1)
-
-
 @pytest.mark.parametrize(
     "student, teacher, mask, kind, match",
     [
         ((2, 5, 4), (2, 5, 6), MASK, "mse", "4 wide .* 6.*projector"),
-        ((2, 4, 6), (2, 5, 6), MASK, "cosine", "does not fit|same rows"),
         ((2, 5, 6), (2, 5, 6), MASK[:, :2], "mse", "mask .* does not fit"),
         ((2, 5, 6), (2, 5, 6), MASK, "cka", "unknown kind 'cka'"),
     ],
@@ -182,9 +154,6 @@ def test_half_precision_is_computed_in_float32():
     assert loss.dtype == torch.float32
 
 
-# --- CKA, maps, projectors ---
-
-
 def test_cka_of_a_rotated_scaled_shifted_copy_is_one():
     first = noise(40, 6, seed=1)
     copy = 3 * first @ rotation(6) + 5
@@ -198,8 +167,6 @@ def test_cka_of_independent_noise_is_small_and_symmetric():
     there, back = linear_cka(first, second), linear_cka(second, first)
     assert 0 <= there.item() < 0.01
     assert there.item() == pytest.approx(back.item())
-    with pytest.raises(LossError, match="4000 and 39 positions"):
-        linear_cka(first, second[:39])
 
 
 @pytest.mark.parametrize(
@@ -225,13 +192,6 @@ def test_layer_maps():
         layer_map("first", 2, 4)
 
 
-def test_feature_terms_are_checked_when_they_are_made():
-    with pytest.raises(LossError, match="weight is -1.0"):
-        FeatureTerm("even", -1.0)
-    with pytest.raises(LossError, match="no pair of layers"):
-        FeatureTerm(())
-
-
 def test_projectors_start_orthonormal_and_from_their_seed():
     first, second = (
         Projectors(((1, 1), (2, 3)), 4, 6, seed=7).maps["2_3"].weight
@@ -239,9 +199,6 @@ def test_projectors_start_orthonormal_and_from_their_seed():
     )  # (6, 4)
     assert torch.allclose(first.T @ first, torch.eye(4), atol=1e-5)
     assert torch.equal(first, second)
-
-
-# --- hooks ---
 
 
 def test_tapped_states_equal_output_hidden_states():

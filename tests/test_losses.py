@@ -1,33 +1,19 @@
-"""Losses by hand, against torch and TRL, and in every corner."""
+"""Losses by hand, against torch and TRL, in every corner, and refused."""
 
 from __future__ import annotations
 
 import math
 from math import log
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
-from loss_cases import (
-    ALL,
-    INF,
-    KINDS,
-    NONE,
-    SOME,
-    best,
-    by_hand,
-    gradient,
-    pair,
-)
+from loss_cases import ALL, INF, NONE, SOME, best, by_hand, gradient, pair
 from torch.nn import functional
 
-from helpers.losses import (
-    chunked_kd_loss,
-    entropy,
-    kd_loss,
-    shift_for_next_token,
-    topk_kd_loss,
-)
+from helpers import CourseError, losses
+from helpers.losses import KINDS, LossError, entropy, kd_loss
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -55,9 +41,8 @@ def test_two_tokens_by_hand(kind):
 @each_kind
 def test_equal_logits_give_zero_and_others_do_not(kind):
     student, teacher = pair()
-    for same in (teacher.clone(), teacher + 5):
-        loss = kd_loss(same, teacher, ALL, kind=kind)
-        assert loss.item() == pytest.approx(0, abs=1e-6)
+    loss = kd_loss(teacher + 5, teacher, ALL, kind=kind)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
     assert kd_loss(student, teacher, ALL, kind=kind) > 0.1
 
 
@@ -121,13 +106,13 @@ def test_mask_may_be_zeros_and_ones():
 def every_loss(student, teacher, mask, **options):
     """Every loss of logits, on one batch."""
     head = torch.eye(student.shape[-1], dtype=student.dtype)
-    yield from (
-        kd_loss(student, teacher, mask, kind=k, **options) for k in KINDS
-    )
-    yield chunked_kd_loss(student, head, teacher, head, mask, **options)
+    for kind in KINDS:
+        yield kd_loss(student, teacher, mask, kind=kind, **options)
+    states = student, head, teacher, head
+    yield losses.chunked_kd_loss(*states, mask, **options)
     for tail in (True, False):
         top = best(teacher, 3)
-        yield topk_kd_loss(student, *top, mask, tail=tail, **options)
+        yield losses.topk_kd_loss(student, *top, mask, tail=tail, **options)
 
 
 def test_fully_masked_batch_is_zero_with_a_gradient():
@@ -140,12 +125,12 @@ def test_fully_masked_batch_is_zero_with_a_gradient():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype):
     student, teacher = pair(dtype=dtype)
-    losses = list(every_loss(student, teacher, SOME))
+    half = list(every_loss(student, teacher, SOME))
     wide = every_loss(student.float(), teacher.float(), SOME)
-    for loss, reference in zip(losses, wide, strict=True):
+    for loss, reference in zip(half, wide, strict=True):
         assert loss.dtype == torch.float32
         assert loss.item() == reference.item()
-    assert gradient(losses[0], student)[0].dtype == dtype
+    assert gradient(half[0], student)[0].dtype == dtype
 
 
 def test_float64_stays_float64():
@@ -257,7 +242,73 @@ def test_shift_gives_the_models_own_loss():
     labels[0, :4], labels[1, :6] = -100, -100
     with torch.no_grad():
         output = model(input_ids=ids, labels=labels)
-    logits, targets, mask = shift_for_next_token(output.logits, labels)
+    logits, targets, mask = losses.shift_for_next_token(output.logits, labels)
     loss = functional.cross_entropy(logits[mask], targets[mask])
     assert mask.sum() == 8
     torch.testing.assert_close(loss, output.loss)
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        *(({"temperature": t}, f"{t}") for t in (0, -1.0, math.nan, INF)),
+        ({"kind": "hinton"}, "unknown kind 'hinton'"),
+        ({"kind": "jsd", "beta": 1.5}, "beta is 1.5"),
+        ({"kind": "jsd", "beta": math.nan}, "beta is nan"),
+        ({"kind": "skew", "skew": 1.0}, "skew is 1.0"),
+    ],
+)
+def test_options_are_refused(options, match):
+    student, teacher = pair()
+    head = torch.eye(7)
+    with pytest.raises(LossError, match=match):
+        kd_loss(student, teacher, SOME, **options)
+    with pytest.raises(LossError, match=match):
+        losses.chunked_kd_loss(student, head, teacher, head, SOME, **options)
+    if "temperature" in options:
+        top = best(teacher, 3)
+        with pytest.raises(LossError, match="temperature"):
+            losses.topk_kd_loss(student, *top, SOME, **options)
+
+
+@pytest.mark.parametrize(
+    "width, mask, match",
+    [
+        (5, SOME, r"5 wide .* 7.*logits\[\.\.\., :"),  # a padded vocabulary
+        (7, SOME[:, :2], "mask .* does not fit"),
+        (7, torch.ones(2, 3, 7), "mask .* does not fit"),
+        (7, torch.where(SOME, 4, -100), "labels != -100"),
+    ],
+)
+def test_shapes_and_masks_are_refused(width, mask, match):
+    student, teacher = pair()
+    with pytest.raises(LossError, match=match):
+        kd_loss(student[..., :width], teacher, mask)
+
+
+@each_kind
+@pytest.mark.parametrize("bad", [math.nan, INF])
+@pytest.mark.parametrize("who", [0, 1])
+def test_nan_is_named(kind, bad, who):
+    logits = [x.detach() for x in pair()]
+    logits[who][0, 0, 3] = bad
+    with pytest.raises(LossError, match="is NaN"):
+        kd_loss(*logits, SOME, kind=kind)
+
+
+def test_vocabularies_of_one_tokenizer_and_one_width_agree():
+    small, large = (tiny.tokenizer(n) for n in (tiny.SMALL, tiny.TEACHER))
+    check = losses.check_vocabularies
+    check(small, large, 896, 896)
+    with pytest.raises(CourseError, match=rf"1024.*:{len(large)}\]"):
+        check(small, large, 896, 1024)
+    student = tiny.tokenizer(tiny.STUDENT)
+    match = f"{len(student)} tokens, the teacher's {len(large)}"
+    with pytest.raises(CourseError, match=match):
+        check(student, large, 896, 896)
+    words = dict(large.get_vocab())
+    first, second = list(words)[40:42]  # two tokens that change places
+    words |= {first: words[second], second: words[first]}
+    swapped = SimpleNamespace(get_vocab=lambda: words)
+    with pytest.raises(CourseError, match="tokenizers differ"):
+        check(large, swapped, 896, 896)

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import trl
 
-from helpers import CourseError, chat
+from helpers import chat
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 THOUGHT = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
@@ -35,18 +35,12 @@ def golden(tokenizer, messages, **options) -> list[int]:
 
 
 @pytest.mark.parametrize(("template", "mini"), PAIRS)
-def test_prompt_ids_equal_the_real_template(template, mini):
-    tokenizer = real(template, mini)
-    messages = chat.student_messages("Mia has 12 pens. How many?")
-    wanted = golden(tokenizer, messages, add_generation_prompt=True)
-    assert chat.prompt_ids(messages, tokenizer) == wanted
-
-
-@pytest.mark.parametrize(("template", "mini"), PAIRS)
-def test_training_row_equals_the_real_template(template, mini):
+def test_prompt_and_training_row_equal_the_real_template(template, mini):
     """Up to the newline that a template writes after the last turn."""
     tokenizer = real(template, mini)
     messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
+    prompt = golden(tokenizer, messages[:-1], add_generation_prompt=True)
+    assert chat.prompt_ids(messages[:-1], tokenizer) == prompt
     row = chat.encode_example(messages, tokenizer, max_length=500)
     newline = chat.encode_text("\n", tokenizer)
     assert row["input_ids"] + newline == golden(tokenizer, messages)
@@ -61,17 +55,6 @@ def test_mini_template_equals_the_real_one(mini):
     messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
     ids = golden(real(template, mini), messages)
     assert golden(tiny.tokenizer(mini), messages) == ids
-
-
-def test_trap_tokenizing_gemmas_text_adds_a_second_bos():
-    tokenizer = real("gemma3", tiny.STUDENT)
-    messages = chat.student_messages("How many?")
-    text = chat.render(messages, tokenizer, generate=True)
-    assert text.startswith("<bos>")
-    ids = chat.encode_text(text, tokenizer)
-    with pytest.raises(CourseError, match="2 BOS"):
-        chat.check_single_bos([tokenizer.bos_token_id, *ids], tokenizer)
-    assert chat.prompt_ids(messages, tokenizer) == ids
 
 
 def test_trap_gemma_has_no_system_role():
@@ -99,20 +82,6 @@ def test_trap_a_thought_that_the_prompt_opened_is_not_doubled():
     think = tokenizer.convert_tokens_to_ids("<think>")
     assert opened["input_ids"].count(think) == 1
     assert think in plain["labels"] and think not in opened["labels"]
-
-
-def test_trap_switching_the_thought_off_is_another_prompt():
-    tokenizer = real("qwen3", tiny.TEACHER)
-    messages = chat.student_messages("How many?")
-    off = golden(
-        tokenizer,
-        messages,
-        add_generation_prompt=True,
-        enable_thinking=False,
-    )
-    ours = chat.prompt_ids(messages, tokenizer)
-    closed = chat.encode_text("<think>\n\n</think>\n\n", tokenizer)
-    assert off == ours + closed
 
 
 def test_trap_only_the_last_thought_survives_qwen3():

@@ -48,13 +48,17 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 )
 def test_load_traces_names_the_line_that_is_bad(tmp_path, line, part):
     path = tmp_path / "t.jsonl"
-    content = json.dumps(row()) + "\n" + line + "\n"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(TraceFileError) as caught:
+    path.write_text(f"{json.dumps(row())}\n{line}\n", encoding="utf-8")
+    with pytest.raises(TraceFileError, match="^t.jsonl, line 2:.*" + part):
         load_traces(path)
-    message = str(caught.value)
-    assert message.startswith("t.jsonl, line 2:") and part in message
-    assert path.read_text(encoding="utf-8") == content
+
+
+def test_load_traces_line_separators_stay_inside_a_line(tmp_path):
+    text = "<think>\na\u2028b\x85c\x0bd\n</think>\n\n5"
+    traces = [row(qwen3_answer=text), row(id="2")]
+    path = write_rows(tmp_path / "t.jsonl", traces)
+    assert path.read_bytes().count(b"\n") == 2
+    assert load_traces(path)["qwen3_answer"][0] == text
 
 
 def test_load_traces_takes_the_last_line_only_if_it_is_whole(tmp_path):
@@ -67,14 +71,12 @@ def test_load_traces_takes_the_last_line_only_if_it_is_whole(tmp_path):
 
 
 def test_load_traces_refuses_an_empty_and_a_missing_file(tmp_path):
-    path = tmp_path / "t.jsonl"
-    path.touch()
-    with pytest.raises(TraceFileError, match="t.jsonl is empty"):
+    path = write_rows(tmp_path / "t.jsonl", [])
+    with pytest.raises(TraceFileError, match="t.jsonl, line 1"):
         load_traces(path)
-    with pytest.raises(TraceFileError, match="gone.jsonl.*02"):
-        load_traces(tmp_path / "gone.jsonl")
-    with pytest.raises(TraceFileError, match="cannot be read"):
-        load_traces(tmp_path)
+    for gone in (tmp_path / "gone.jsonl", tmp_path):
+        with pytest.raises(TraceFileError, match=f"{gone.name} cannot.*02"):
+            load_traces(gone)
 
 
 def test_shipped_traces_are_whole_and_none_of_them_loops():
@@ -86,20 +88,12 @@ def test_shipped_traces_are_whole_and_none_of_them_loops():
     assert audit["traces"] - audit["correct"] == audit["wrong answer"]
 
 
-# --- audit and filter --------------------------------------------------------
-
 GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+CUT = {"finish_reason": "length", "completion_tokens": 160, "correct": False}
 ROWS = [
     row(id="1", question="q1"),
     row(id="2", question="q2", correct=False),
-    row(
-        id="3",
-        question="q3",
-        qwen3_answer="<think>\nand so on",
-        finish_reason="length",
-        completion_tokens=160,
-        correct=False,
-    ),
+    row(id="3", question="q3", qwen3_answer="<think>\nand so on", **CUT),
     row(id="4", question="q4", qwen3_answer="<think>\n6\n</think>\n\n"),
     row(id="5", question="q5", qwen3_answer="<think>\n\n</think>\n\n12."),
     row(id="6", question="q5", qwen3_answer="<think>" + GOOD),
@@ -126,16 +120,13 @@ def test_audit_traces_counts_every_fault():
         "tokens, longest": 160,
         "tokens, all": 160 + 100 + 7 * 60,
     }
-
-
-def test_audit_traces_of_nothing():
-    counts = audit_traces([])
-    assert counts["traces"] == 0 and counts["tokens, longest"] == 0
+    assert str(audit_traces(ROWS[:1])["loops"]) == "0"  # shown as a number
+    assert audit_traces([])["traces"] == audit_traces([])["tokens, all"] == 0
 
 
 def test_filter_traces_one_reason_a_trace():
-    kept, reasons = filter_traces(ROWS)
-    assert [r["id"] for r in kept] == ["1", "9"]
+    worth, reasons = filter_traces(ROWS)
+    assert [r["id"] for r in worth] == ["1", "9"]
     assert reasons == {
         "wrong answer": 1,
         "cut by the token limit": 1,
@@ -145,18 +136,14 @@ def test_filter_traces_one_reason_a_trace():
         "loops": 1,
         "thought not closed": 1,
     }
-    assert len(kept) + sum(reasons.values()) == len(ROWS)
-
-
-def test_filter_traces_wrong_ones_and_long_ones():
-    kept, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
-    assert [r["id"] for r in kept] == ["1", "2"]
+    worth, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
+    assert [r["id"] for r in worth] == ["1", "2"]
     assert reasons["longer than 99 tokens"] == 1
     assert "wrong answer" not in reasons
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         (SENTENCE * 4, True),
         (f"First, {SENTENCE * 4} and on", True),
@@ -167,15 +154,14 @@ def test_filter_traces_wrong_ones_and_long_ones():
         ("", False),
     ],
 )
-def test_loops_is_repetition_in_a_row(text, wanted):
-    assert loops(text) is wanted
+def test_loops_is_repetition_in_a_row(text, expected):
+    assert loops(text) is expected
 
 
 def test_filter_traces_keeps_a_thought_that_quotes_its_question():
-    """Four times, with other words in between: it is no loop."""
-    thought = [f"{SENTENCE} {word} of the steps." for word in ("one", "two",
-               "three", "four", "five")]  # fmt: skip
-    text = f"<think>\n{' '.join(thought)}\n</think>\n\nThe answer is 12."
+    """Five times, with other words in between: it is no loop."""
+    steps = [f"{SENTENCE} {n} of the steps." for n in range(5)]
+    text = f"<think>\n{' '.join(steps)}\n</think>\n\nThe answer is 12."
     assert len(filter_traces([row(qwen3_answer=text)])[0]) == 1
 
 
@@ -183,17 +169,15 @@ def test_answered_whoever_wrote_the_file(tmp_path):
     profile = tiny.profile(tmp_path)
     problems = tiny.problems(3)
     record = {"backend": "vllm", **asdict(profile.sampling(8))}  # another seed
-    rows = [{**one, "sampling": record} for one in tiny.traces(3)]
-    for one, problem in zip(rows, problems, strict=True):
-        one |= {"id": problem["id"], "gold": problem["answer"]}
-        one["question"] = problem["question"]
+    rows = [trace | {"sampling": record} for trace in tiny.traces(3)]
     path = tmp_path / "t.jsonl"
     assert not answered(path, problems, profile)
     assert answered(write_rows(path, rows), problems, profile)
     assert not answered(path, problems[:2], profile)
-    assert not answered(write_rows(path, rows[:2]), problems, profile)
-    for field, other in (("temperature", 2.0), ("max_new_tokens", 9)):
-        rows[1] = {**rows[1], "sampling": {**record, field: other}}
-        assert not answered(write_rows(path, rows), problems, profile)
-    rows[1] = {**rows[1], "sampling": record, "question": "another?"}
-    assert not answered(write_rows(path, rows), problems, profile)
+    for change in (
+        {"sampling": record | {"temperature": 2.0}},
+        {"sampling": record | {"max_new_tokens": 9}},
+        {"question": "another?"},
+    ):
+        write_rows(path, [rows[0] | change, *rows[1:]])
+        assert not answered(path, problems, profile)

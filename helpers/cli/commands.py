@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from helpers import DEFAULT_SEED, PROFILE_NAMES, current_profile
+from helpers import DEFAULT_SEED, PROFILE_NAMES, CourseError, current_profile
 
 
 class Command(NamedTuple):
@@ -54,7 +55,7 @@ def command_parser(
     )
     parser.add_argument(
         "--seed",
-        type=seed,  # argparse converts, and checks, a default that is text
+        type=field("seed"),  # argparse also checks a default that is text
         default=os.environ.get("DISTILL_SEED") or str(DEFAULT_SEED),
         help="the seed of everything random",
     )
@@ -72,14 +73,28 @@ def profile_name(text: str) -> str:
         return text
     raise argparse.ArgumentTypeError(
         f"{text!r} is none of {', '.join(PROFILE_NAMES)}; give one of these, "
-        "or set DISTILL_PROFILE to it, or unset that"
+        "or unset DISTILL_PROFILE"
     )
 
 
-def seed(text: str) -> int:
-    """A seed that Python, NumPy and torch all take."""
-    if text.isdecimal() and int(text) < 2**32:
-        return int(text)
-    raise argparse.ArgumentTypeError(
-        f"{text!r}: expected a whole number from 0 to {2**32 - 1}"
-    )
+def field(name: str) -> Callable[[str], Any]:
+    """The `type` of an option that stands for that field of the profile.
+
+    So one range holds for the option and for its environment variable.
+    """
+    variable = f"DISTILL_{name.upper()}"
+
+    def convert(text: str) -> Any:
+        from helpers.profiles import get_profile  # not on an old Python
+
+        try:  # an empty variable would be one that is not set
+            changed = get_profile("mini", {variable: text or "nothing"})
+        except CourseError as error:
+            reason = str(error).removeprefix(f"{variable}=")
+            raise argparse.ArgumentTypeError(reason) from None
+        return getattr(changed, name)
+
+    return convert
+
+
+count = field("traces")  # of whatever: a whole number from 1 to a million

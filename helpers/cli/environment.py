@@ -7,15 +7,12 @@ uv installs, pip where there is no uv; both say themselves what goes on.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import json
 import os
 import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from helpers import CourseError
 
@@ -29,48 +26,45 @@ class SetupError(CourseError):
     """The environment cannot be made; the text says why, and the cure."""
 
 
-def read_pip_list(path: Path) -> list[str]:
-    """The lines of environment.yml's `pip:` list, without `-e .`.
+def read_pip_list() -> list[str]:
+    """The pins that end environment.yml, its `pip:` list, without `-e .`.
 
-    Raises SetupError if the list is missing or a line cannot be read.
+    Raises SetupError if the list is missing or a line is no pin.
     """
-    if not path.is_file():
-        raise SetupError(f"{path} is missing: the course is not complete.")
-    text = re.sub(r"(^|\s)#.*$", "", path.read_text("utf-8"), flags=re.M)
-    listed = re.search(r"^( *)- pip: *\n((?:\1 +.*\n|\s*\n)+)", text, re.M)
-    pins = []
-    for line in listed[2].splitlines() if listed else []:
-        item = re.fullmatch(r" *- +([\"']?)(\S.*?)\1 *", line)
-        if item:
-            pins.append(item[2])
-        elif line.strip():
-            raise SetupError(f"{path}: cannot read the line {line!r}.")
-    if not pins:
-        raise SetupError(f"{path} has no `pip:` list with packages in it.")
-    return [pin for pin in pins if pin != "-e ."]
+    path = REPOSITORY / "environment.yml"
+    _, _, listed = path.read_text("utf-8").partition("- pip:\n")
+    lines = [line.partition("#")[0].strip() for line in listed.splitlines()]
+    pins = [line for line in lines if line not in ("", "- -e .")]
+    for line in pins or ["nothing"]:
+        if not re.fullmatch(r"- [\w.-]+==[\w.]+", line):
+            raise SetupError(
+                f"{path}: expected `- name==version` in the list `- pip:`, "
+                f"found {line}. Correct it, and type the command again."
+            )
+    return [line.removeprefix("- ") for line in pins]
 
 
 def unmet_pins() -> list[str]:
-    """The lines of environment.yml that this Python does not meet."""
-    pins = read_pip_list(REPOSITORY / "environment.yml")
-    return [pin for pin in pins if not meets_pin(pin)]
+    """The pins that this Python does not meet; +cpu and the like may differ.
+
+    More than one version is there where one hides another.
+    """
+    unmet = []
+    for pin in read_pip_list():
+        name, _, version = pin.partition("==")
+        versions = [d.version.split("+")[0] for d in distributions(name=name)]
+        if version not in versions:
+            unmet.append(pin)
+    return unmet
 
 
-def meets_pin(requirement: str) -> bool:
-    """Is `name==version` installed? A local part (+cpu) is ignored."""
-    name, _, wanted = requirement.partition("==")
-    found = importlib.metadata.distributions(name=name)
-    return any(package.version.split("+")[0] == wanted for package in found)
-
-
-def installed_editable() -> bool:
-    """Is this very folder installed in this Python with `-e .`?"""
-    for package in importlib.metadata.distributions(name="distill-course"):
-        text = package.read_text("direct_url.json")
-        url = urlparse(json.loads(text)["url"] if text else "")
-        if Path(url2pathname(url.path)).resolve() == REPOSITORY:
-            return True
-    return False
+def output_of(python: Path | str, code: str) -> str:
+    """What a Python prints that does not see this folder; "" if it fails."""
+    try:
+        command = [str(python), "-EP", "-c", code]
+        return subprocess.run(command, capture_output=True, text=True).stdout
+    except OSError:
+        return ""
 
 
 def venv_python() -> Path:
@@ -81,13 +75,9 @@ def venv_python() -> Path:
 
 def fingerprint() -> str:
     """A hash of all that decides what .venv holds; "" if it cannot run."""
-    code = "import sys; print(sys.version)"
-    try:
-        command = [venv_python(), "-I", "-c", code]
-        version = subprocess.run(command, capture_output=True).stdout
-    except OSError:
-        return ""
-    digest = hashlib.sha256(version + str(REPOSITORY).encode())
+    code = "import sys; print(sys.version_info[:2])"
+    version = output_of(venv_python(), code)
+    digest = hashlib.sha256(f"{version}{REPOSITORY}".encode())
     for name in ("environment.yml", "pyproject.toml"):
         digest.update((REPOSITORY / name).read_bytes())
     return digest.hexdigest() if version else ""
@@ -95,12 +85,15 @@ def fingerprint() -> str:
 
 def find() -> str | None:
     """The Python that has every package, or None if there is none."""
-    inside_venv = VENV.exists() and VENV.samefile(sys.prefix)
-    if not inside_venv and not unmet_pins() and installed_editable():
-        return sys.executable
+    inside = VENV.exists() and VENV.samefile(sys.prefix)
+    if not inside and not unmet_pins():  # conda's, if it knows this folder
+        code = "import helpers; print(helpers.__path__[0])"
+        folder = Path(output_of(sys.executable, code).strip())
+        if folder.resolve() == REPOSITORY / "helpers":
+            return sys.executable
     if not STAMP.exists() or STAMP.read_text("utf-8") != fingerprint():
         return None
-    return sys.executable if inside_venv else str(venv_python())
+    return sys.executable if inside else str(venv_python())
 
 
 def ensure() -> str:
@@ -111,12 +104,12 @@ def ensure() -> str:
     python = find()
     if python is not None:
         return python
-    pins = read_pip_list(REPOSITORY / "environment.yml")
-    unsloth = [pin for pin in pins if pin.startswith("unsloth")]
+    pins = read_pip_list()
+    alone = [pin for pin in pins if pin.startswith("unsloth")]
     if not has_nvidia_gpu():  # Unsloth's CPU backend needs nothing else
-        pins = [pin for pin in pins if pin not in unsloth]
-    course = ["--no-build-isolation", "-e", str(REPOSITORY)]
-    steps = [pins, ["--no-deps", *unsloth, *course]]
+        pins = [pin for pin in pins if pin not in alone]
+    alone += ["--no-build-isolation", "-e", str(REPOSITORY)]
+    steps = [pins, ["--no-deps", *alone]]
     if STAMP.exists() and fingerprint():
         print("The pins have changed: updating .venv.", file=sys.stderr)
         for requirements in steps:  # a pin that does not exist stops here
@@ -140,18 +133,17 @@ def ensure() -> str:
 
 def install(requirements: list[str]) -> None:
     """Install by uv, or by pip if that fails. Raises SetupError."""
-    python = str(venv_python())
-    links = os.environ.get("PIP_FIND_LINKS", "")
-    if os.path.isdir(links):
-        requirements = ["--find-links", links, *requirements]
     # Unsloth asks for a certifi that some indexes do not have yet; it holds
     # certificates, and any recent one will do.
     override = VENV / "override.txt"
     override.write_text("certifi\n", "utf-8")
+    links = os.environ.get("PIP_FIND_LINKS", "")  # which uv does not read
+    python = str(venv_python())
     uv = ["uv", "pip", "install", "--python", python]
-    if "--no-deps" not in requirements:  # the few others when first imported
-        uv.append("--compile-bytecode")
-    for tool in ([*uv, "--override", str(override)], ["pip", "install"]):
+    uv += ["--override", str(override)]
+    uv += ["--find-links", links] if os.path.isdir(links) else []
+    uv += ["--compile-bytecode"] if "--no-deps" not in requirements else []
+    for tool in (uv, ["pip", "install"]):
         if run([python, "-m", *tool, *requirements]):
             return
     raise SetupError(
@@ -183,9 +175,5 @@ def check_python(version: tuple[int, ...] = sys.version_info[:2]) -> str:
 
 def has_nvidia_gpu() -> bool:
     """Does nvidia-smi run here and list a GPU?"""
-    try:
-        command = ["nvidia-smi", "-L"]
-        listing = subprocess.run(command, capture_output=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    listing = subprocess.run("nvidia-smi -L", shell=True, capture_output=True)
     return listing.returncode == 0 and b"GPU" in listing.stdout

@@ -11,12 +11,10 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
-from helpers.cli import environment
 from helpers.cli.commands import command_parser
-from helpers.cli.environment import REPOSITORY
+from helpers.cli.environment import REPOSITORY, read_pip_list
 from helpers.profiles import write_atomic
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -43,79 +41,62 @@ if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
     subprocess.run(install, cwd="..", check=True)"""
 
 
-def pip_commands(pins: list[str], python: str) -> list[list[str]]:
-    """The pip calls that put the pins into a running Python's environment.
+def install(pins: list[str]) -> None:
+    """Put the pins into this Python, whatever a hosted machine brought.
 
-    A torchvision that was built for another torch goes: with it there,
-    Unsloth and transformers raise at their import.
+    A torchvision goes: one that was built for another torch makes Unsloth and
+    transformers raise at their import, and nothing here needs any.
     """
-    pip, names = [python, "-m", "pip"], {p: p.split("==")[0] for p in pins}
-    unsloth = [p for p in pins if names[p].startswith("unsloth")]
-    wanted = [p for p in pins if names[p] not in THEIRS and p not in unsloth]
-    install = [*pip, "install", "-q"]
-    commands = [install + wanted, [*install, "--no-deps", *unsloth]]
-    try:
-        needs = requires("torchvision") or []
-    except PackageNotFoundError:
-        return commands
-    torch = next(p for p in pins if names[p] == "torch")
-    if torch not in {re.split(r"[+;]", n)[0].strip() for n in needs}:
-        commands.insert(0, [*pip, "uninstall", "-q", "-y", "torchvision"])
-    return commands
-
-
-def links(repository: str, name: str) -> str:
-    """A line of links that open a notebook on Colab and on Kaggle."""
-    page = f"{repository}/blob/main/notebooks/{name}"
-    colab = f"https://colab.research.google.com/github/{page}"
-    kaggle = (
-        f"https://kaggle.com/kernels/welcome?src=https://github.com/{page}"
-    )
-    return (
-        f"{BEGIN}Open in [Colab]({colab}) or on [Kaggle]({kaggle}); choose a "
-        f"machine with a GPU for `full`.{END}"
-    )
+    names = {pin: pin.split("==")[0] for pin in pins}
+    alone = [pin for pin in pins if names[pin].startswith("unsloth")]
+    rest = [p for p in pins if names[p] not in THEIRS and p not in alone]
+    for command in (
+        ["uninstall", "-q", "-y", "torchvision"],
+        ["install", "-q", *rest],
+        ["install", "-q", "--no-deps", *alone],
+    ):
+        subprocess.run([sys.executable, "-m", "pip", *command], check=True)
 
 
 def prepare(path: Path, repository: str) -> None:
     """Write, or renew, the links and the first cell of one notebook."""
+    page = f"github.com/{repository}/blob/main/notebooks/{path.name}"
+    colab = page.replace(
+        "github.com", "https://colab.research.google.com/github"
+    )
+    kaggle = f"https://kaggle.com/kernels/welcome?src=https://{page}"
+    links = (
+        f"{BEGIN}Open in [Colab]({colab}) or on [Kaggle]({kaggle}); choose a "
+        f"machine with a GPU for `full`.{END}"
+    )
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = notebook["cells"]
-    title = "".join(cells[0]["source"])
-    title = re.sub(rf"\n\n{BEGIN}.*?{END}", "", title)
-    heading, _, rest = title.partition("\n")
-    title = f"{heading}\n\n{links(repository, path.name)}\n{rest}"
-    cells[0]["source"] = title.splitlines(keepends=True)
+    title, *rest = [c for c in notebook["cells"] if c["id"] != TAG]
+    text = re.sub(rf"\n\n{BEGIN}.*?{END}", "", "".join(title["source"]))
+    text = text.replace("\n", f"\n\n{links}\n", 1)  # below the heading
+    title["source"] = text.splitlines(keepends=True)
     source = CELL.format(repository=repository).splitlines(keepends=True)
-    old = [c for c in cells if TAG in c["metadata"].get("tags", [])]
-    cell = old[0] if old else {"cell_type": "code", "id": TAG}
-    cell |= {"metadata": {"tags": [TAG]}, "source": source}
-    cell |= {"execution_count": None, "outputs": []}
-    if not old:
-        cells.insert(1, cell)
+    first = {"cell_type": "code", "execution_count": None, "id": TAG}
+    first |= {"metadata": {"tags": [TAG]}, "outputs": [], "source": source}
+    notebook["cells"] = [title, first, *rest]
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     write_atomic(path, text + "\n")
 
 
 def main(argv: list[str]) -> int:
-    """`python3 -m helpers hosted`."""
+    """Prepare the notebooks, or the machine that this runs on."""
     parser = command_parser("hosted", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--repository", help="OWNER/NAME on GitHub")
-    what.add_argument(
-        "--install", action="store_true", help="install the pins right here"
-    )
+    here = "install the pins right here"
+    what.add_argument("--install", action="store_true", help=here)
     options = parser.parse_args(argv)
     if options.install:
-        pins = environment.read_pip_list(REPOSITORY / "environment.yml")
-        for command in pip_commands(pins, sys.executable):
-            subprocess.run(command, check=True)
+        install(read_pip_list())
         return 0
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
         parser.error("--repository is OWNER/NAME, without https://")
-    paths = sorted(NOTEBOOKS.glob("[0-9A]*.ipynb"))
-    for path in paths:
+    for path in sorted(NOTEBOOKS.glob("[0-9A]*.ipynb")):
         prepare(path, options.repository)
-    print(f"{len(paths)} notebooks prepared. Now refresh their outputs:")
-    print("python3 -m helpers run --in-place")
+        print(path.name, "is prepared.")
+    print("Now refresh the outputs: python3 -m helpers run --in-place")
     return 0

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from helpers.cli.commands import command_parser
+from helpers.cli.commands import command_parser, count
 from helpers.cli.environment import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -16,32 +16,25 @@ SETTINGS = REPOSITORY / "data" / "runs" / "lab"
 def main(argv: list[str]) -> int:
     """Start JupyterLab and wait until it ends."""
     parser = command_parser("lab", "open the notebooks in JupyterLab")
-    parser.add_argument(
-        "--no-browser",
-        action="store_true",
-        help="print the address with its token, and open nothing",
-    )
-    parser.add_argument(
-        "--port", type=int, default=8888, help="the first port to try"
-    )
+    quiet = "print the address with its token, and open nothing"
+    parser.add_argument("--no-browser", action="store_true", help=quiet)
+    first = "the first port to try"
+    parser.add_argument("--port", type=count, default=8888, help=first)
     options = parser.parse_args(argv)
     write_settings(SETTINGS)
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     from jupyterlab.labapp import LabApp
 
-    arguments = lab_arguments(
-        port=options.port, browser=not options.no_browser
-    )
-    LabApp.launch_instance(arguments)
+    browser = not options.no_browser
+    LabApp.launch_instance(lab_arguments(port=options.port, browser=browser))
     return 0
 
 
 def lab_arguments(*, port: int, browser: bool) -> list[str]:
     """JupyterLab on this machine alone, its token on, quiet."""
-    arguments = [
+    container = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [
         "--ip=127.0.0.1",
         f"--port={port}",
         f"--ServerApp.root_dir={NOTEBOOKS}",
@@ -49,12 +42,9 @@ def lab_arguments(*, port: int, browser: bool) -> list[str]:
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
         "--KernelManager.transport_encryption=auto",
+        *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if container else []),
     ]
-    if not browser:
-        arguments.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments.append("--allow-root")  # in a container
-    return arguments
 
 
 def write_settings(folder: Path) -> None:

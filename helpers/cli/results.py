@@ -23,11 +23,8 @@ OVERVIEW = ("teacher", "student_before", "student_after")
 def main(argv: list[str]) -> int:
     """`python3 -m helpers results`."""
     parser = command_parser("results", __doc__)
-    parser.add_argument(
-        "--readme",
-        action="store_true",
-        help="write the table of all results, and its picture, into README.md",
-    )
+    what = "write the table of all results, and its picture, into README.md"
+    parser.add_argument("--readme", action="store_true", help=what)
     parser.set_defaults(profile=None, seed=None)  # unasked: show everything
     options = parser.parse_args(argv)
     shown = [
@@ -36,7 +33,7 @@ def main(argv: list[str]) -> int:
         if options.profile in (None, result.profile)
         and options.seed in (None, result.seed)
     ]
-    print(table_text(results=shown))
+    print(table_text(shown))
     if options.readme:
         changed = update_readme(README)
         draw_overview()

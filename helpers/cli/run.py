@@ -9,14 +9,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets.config import Config
@@ -25,10 +23,10 @@ from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
 from helpers.profiles import RUNS, write_atomic
+from helpers.results import table_text
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 PUBLISHED = REPOSITORY / "data" / "results"
-MIB = 2**20
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_FILE = re.compile(r"[^\s\"'(]*ipykernel_\d+[/\\]+\d+\.py")
@@ -38,47 +36,30 @@ DIED = (
 )
 
 
-@dataclass
-class Outcome:
-    """What one notebook did: `error` is empty when every cell ran."""
-
-    name: str
-    seconds: float
-    peak_mib: float
-    error: str = ""
-
-
 def main(argv: list[str]) -> int:
     """Execute the notebooks in order; 1 if a cell fails."""
-    parser = command_parser(
-        "run", "execute the notebooks in order, then print the results"
-    )
-    parser.add_argument(
-        "--notebook",
-        action="append",
-        default=[],
-        metavar="NN",
-        help="run only those whose name begins so, as 03; can be repeated",
-    )
-    parser.add_argument(
-        "--in-place",
-        action="store_true",
-        help="refresh the outputs stored in notebooks/ and data/results too",
-    )
+    parser = command_parser("run", "execute the notebooks, print the results")
+    add = parser.add_argument
+    which = "run only those whose name begins so, as 03; can be repeated"
+    add("--notebook", action="append", default=[], metavar="NN", help=which)
+    where = "refresh the outputs stored in notebooks/ and data/results too"
+    add("--in-place", action="store_true", help=where)
     options = parser.parse_args(argv)
     results = PUBLISHED if options.in_place else RUNS / "results"
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["DISTILL_RESULTS_DIR"] = str(results)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
-    outcomes = []
+    error, times = "", []
     for path in find_notebooks(NOTEBOOKS, options.notebook):
-        outcome = run_notebook(path, in_place=options.in_place)
-        outcomes.append(outcome)
-        if outcome.error:
+        started = time.monotonic()
+        error = run_notebook(path, in_place=options.in_place)
+        seconds = f"{time.monotonic() - started:9.1f} s"
+        times.append(f"{path.stem:<32}{seconds}{' (failed)' if error else ''}")
+        if error:
             break
-    print(summary(outcomes, results))
-    return 1 if outcomes[-1].error else 0
+    print("", error, *times, sep="\n")
+    print(f"\nExecuted copies: {RUNS / 'notebooks'}")
+    print(f"\nMeasured results\n{table_text(results)}")
+    return 1 if error else 0
 
 
 def find_notebooks(folder: Path, prefixes: Sequence[str]) -> list[Path]:
@@ -87,48 +68,37 @@ def find_notebooks(folder: Path, prefixes: Sequence[str]) -> list[Path]:
     Raises CourseError, with the names there are, for one that matches none.
     """
     paths = sorted(folder.glob("[0-9A]*.ipynb"))
-    names = ", ".join(path.stem for path in paths)
-    for prefix in prefixes:
+    for prefix in prefixes or [""]:
         if not any(path.name.startswith(prefix) for path in paths):
+            names = ", ".join(path.stem for path in paths)
             raise CourseError(
-                f"No notebook begins with {prefix!r}. There are: {names}."
+                f"No notebook in {folder} begins with {prefix!r}. There are: "
+                f"{names or 'none'}."
             )
-    if not paths:
-        raise CourseError(f"There are no notebooks in {folder}.")
     return [p for p in paths if p.name.startswith(tuple(prefixes) or "")]
 
 
-def run_notebook(path: Path, *, in_place: bool = False) -> Outcome:
-    """Execute one notebook in a fresh kernel, in the notebook's folder.
+def run_notebook(path: Path, *, in_place: bool = False) -> str:
+    """Execute one notebook in its folder; the report of a failure, or "".
 
-    The executed copy (.ipynb and .html) goes to data/runs; with `in_place` a
-    notebook that succeeds is replaced too. Raises OSError with a cure when a
-    file cannot be written.
+    The executed copy goes to data/runs; with `in_place` a notebook that
+    succeeds is replaced too. Raises OSError when a file cannot be written.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
     except nbformat.reader.NotJSONError:
         cure = f"git checkout -- notebooks/{path.name}"
-        error = f"{path.name} is not a notebook. Bring it back: {cure}"
-        return Outcome(path.name, 0.0, 0.0, error)
-    start = time.monotonic()
-    error, peak = execute(notebook, path)
-    outcome = Outcome(path.name, time.monotonic() - start, peak / MIB, error)
-    notebook = clean_notebook(notebook)
-    page, _ = HTMLExporter().from_notebook_node(
-        notebook, resources={"metadata": {"name": path.stem}}
-    )
-    write_atomic(RUNS / "notebooks" / f"{path.stem}.html", page)
-    targets = [RUNS / "notebooks" / path.name]
+        return f"{path.name} is not a notebook. Bring it back: {cure}"
+    error = execute(notebook, path)
+    text = nbformat.writes(clean_notebook(notebook)).rstrip("\n") + "\n"
+    write_atomic(RUNS / "notebooks" / path.name, text)
     if in_place and not error:
-        targets.append(path)
-    for target in targets:
-        write_atomic(target, nbformat.writes(notebook).rstrip("\n") + "\n")
-    return outcome
+        write_atomic(path, text)
+    return error
 
 
-def execute(notebook: NotebookNode, path: Path) -> tuple[str, float]:
-    """Run every cell in place; (report of a failure or "", peak in bytes).
+def execute(notebook: NotebookNode, path: Path) -> str:
+    """Run every cell in place, in a fresh kernel; as `run_notebook`.
 
     When it is interrupted the kernel is stopped, and the exception goes on.
     """
@@ -150,42 +120,31 @@ def execute(notebook: NotebookNode, path: Path) -> tuple[str, float]:
         config=Config(KernelManager={"transport_encryption": "auto"}),
         on_cell_start=lambda cell_index, **_: bar.update(cell_index - bar.n),
     )
-    peak, error = 0, ""
     # In a thread of its own, where nbclient leaves Ctrl-C and SIGTERM to us.
     with bar, ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.execute)
         try:
             while wait([running], timeout=0.25).not_done:
-                peak = max(peak, sum(map(memory, children())))
+                pass  # Windows notices Ctrl-C between two waits
             running.result()
             bar.update(bar.total - bar.n)
+            return ""
         except CellExecutionError as failed:
             error = str(failed)
         except DeadKernelError:
             error = f"{notebook.cells[bar.n].source}\n\n{DIED}"
         except BaseException:
-            for child in children():
-                with suppress(psutil.Error):
-                    child.kill()
+            kill_children()
             raise
-    if error:
-        error = (
-            f"{path.name}, cell {bar.n + 1} of {bar.total} failed:\n{error}"
-        )
-    return error if live else COLOURS.sub("", error), peak
+    error = f"{path.name}, cell {bar.n + 1} of {bar.total} failed:\n{error}"
+    return error if live else COLOURS.sub("", error)
 
 
-def children() -> list[psutil.Process]:
-    """The kernel and all that it has started."""
-    return psutil.Process().children(recursive=True)
-
-
-def memory(process: psutil.Process) -> int:
-    """The bytes that a process occupies, 0 of one that has ended."""
-    try:
-        return process.memory_info().rss
-    except psutil.Error:
-        return 0
+def kill_children() -> None:
+    """Stop what this process has started, and what that has."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
 
 
 def clean_notebook(
@@ -224,23 +183,3 @@ def clean_notebook(
                 if WIDGET not in output.get("data", {})
             ]
     return notebook
-
-
-def summary(outcomes: Sequence[Outcome], results: Path) -> str:
-    """What is printed at the end of a run."""
-    from helpers.results import table_text
-
-    try:
-        table = table_text(results)
-    except CourseError as error:
-        table = str(error)
-    lines = [f"{'notebook':<32}{'seconds':>9}{'peak MiB':>10}"]
-    for item in outcomes:
-        name = Path(item.name).stem + (" (failed)" if item.error else "")
-        lines.append(f"{name:<32}{item.seconds:>9.1f}{item.peak_mib:>10.0f}")
-    seconds = sum(item.seconds for item in outcomes)
-    peak = max(item.peak_mib for item in outcomes)
-    lines.append(f"{'all':<32}{seconds:>9.1f}{peak:>10.0f}")
-    copies = f"Executed copies (.ipynb and .html): {RUNS / 'notebooks'}"
-    parts = [outcomes[-1].error, f"Measured results\n{table}"]
-    return "\n" + "\n\n".join([*parts, "\n".join(lines), copies])

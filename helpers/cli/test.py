@@ -1,88 +1,114 @@
-"""`python3 -m helpers test`: the style checks, then every test."""
+"""`python3 -m helpers test`: the style checks, then every test.
+
+A test that takes 15 minutes ends its part, as pyproject.toml says; a part
+that hangs elsewhere is ended at LIMIT. Either way Python prints where it was.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Timer
 
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
-from helpers.cli.run import children
+from helpers.cli.run import kill_children
 
 RUNS = REPOSITORY / "data" / "runs" / "tests"
 FOLDERS = ["helpers", "tests", "notebooks"]
-NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"]
+PYTEST = ["pytest", "-q", "-ra"]
+NBVAL = [*PYTEST, "--nbval-lax", "--nbval-current-env"]
+NBVAL += ["--nbval-cell-timeout=300"]
 NBVAL += ["--nbval-sanitize-with", "tests/sanitize.cfg"]
+LIMIT = 55 * 60  # seconds for everything, on a slow machine
+WORDS = {"failed": "failed", "error": "errors", "passed": "passed"}
+WORDS["skipped"] = "skipped"
 
 
 def main(argv: list[str]) -> int:
     """Run every part, also after a failure; 1 if any part failed."""
     parser = command_parser("test", "check the style, then run every test")
-    parser.add_argument(
-        "--no-real-weights",
-        action="store_true",
-        help="leave out the tests on the real Gemma 3 270M (250 MB)",
-    )
+    without = "leave out the tests on the real Gemma 3 270M (250 MB)"
+    parser.add_argument("--no-real-weights", action="store_true", help=without)
     options = parser.parse_args(argv)
-    real = " and not real_weights" if options.no_real_weights else ""
-    if not real:
+    end = time.monotonic() + LIMIT
+    parts = all_parts()
+    if options.no_real_weights:
+        del parts["real"]
+    else:
         sys.path.insert(0, str(REPOSITORY / "tests"))
         from real_weights import fetch
 
         fetch()
-    os.environ["DISTILL_PROFILE"] = options.profile
-    os.environ["DISTILL_SEED"] = str(options.seed)
     os.environ["DISTILL_RESULTS_DIR"] = str(RUNS / "results")
-    # As many parts at once as there are cores, two at most, a thread each;
-    # the longest first.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    heavy = "(real_weights or browser)"
-    notebooks = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-    parts = {
-        "unit": ["pytest", "-q", "-ra", "tests", "-m", f"not {heavy}"],
-        "notebooks": ["pytest", "-q", "-ra", *NBVAL, *map(str, notebooks)],
-        "heavy": ["pytest", "-q", "-ra", "tests", "-m", heavy + real],
-    }
-    style = [["check"], ["format", "--check"]]
-    counts = [run_part("style", ["ruff", *s, *FOLDERS]) for s in style]
+    os.environ["OMP_NUM_THREADS"] = "1"  # two parts at once, a core each
+    total = run_part("style", parts.pop("style"), end)
     with ThreadPoolExecutor(2) as pool:
+        run = partial(run_part, end=end)
         try:
-            counts += pool.map(run_part, parts, parts.values())
+            total += sum(pool.map(run, parts, parts.values()), Counter())
         except BaseException:  # interrupted: nothing is left running
-            for child in children():
-                child.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+            kill_children()
             raise
-    total = sum(counts, Counter())
-    words = {"failed": "failed", "error": "errors", "passed": "passed"}
-    words["skip"] = "skipped"
-    shown = [f"{total[key]} {words[key]}" for key in words if total[key]]
-    print(", ".join(shown))
+    print(", ".join(f"{total[w]} {WORDS[w]}" for w in WORDS if total[w]))
     return 1 if total["status"] else 0
 
 
-def run_part(title: str, command: list[str]) -> Counter[str]:
-    """Print what a part prints, behind its title; count its tests.
+def all_parts() -> dict[str, list[list[str]]]:
+    """Each part's commands; long parts first, so that no core waits long."""
+    books = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    notebooks = {path.stem[:2]: str(path) for path in books}
+    # The sliders train where these notebooks do: one after the other.
+    training = [notebooks.pop(n) for n in ("03", "04", "05") if n in notebooks]
+    ruff = (["check"], ["format", "--check"])
+    return {
+        "style": [["ruff", *check, *FOLDERS] for check in ruff],
+        "training": [[*NBVAL, *training], [*PYTEST, "-m", "browser"]],
+        "unit": [[*PYTEST, "-m", "not real_weights and not browser"]],
+        "real": [[*PYTEST, "-m", "real_weights"]],
+        **{name: [[*NBVAL, path]] for name, path in notebooks.items()},
+    }
 
-    "status" counts the parts that failed.
+
+def run_part(title: str, commands: list[list[str]], end: float) -> Counter:
+    """Print what the commands print, behind a title; count the tests.
+
+    end: when to end them, by `time.monotonic`. "status" counts commands that
+    failed; a pytest that died without a sum is an error.
     """
+    total: Counter[str] = Counter()
     variables = {**os.environ, "UNSLOTH_COMPILE_LOCATION": str(RUNS / title)}
-    found: list[tuple[str, str]] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=REPOSITORY,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as child:
-        for line in child.stdout or ():
-            print(f"{title:<9} {line}", end="", flush=True)
-            if re.search(r"\d \w+.* in \d[\d.]*s", line):
-                found = re.findall(r"(\d+) (failed|error|passed|skip)", line)
-    count = Counter({word: int(number) for number, word in found})
-    return count + Counter(status=int(child.returncode != 0))
+    for command in commands:
+        sums: list[tuple[str, str]] = []
+        with subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=REPOSITORY,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as child:
+            abort = partial(child.send_signal, signal.SIGABRT)  # and a stack
+            abort = child.kill if os.name == "nt" else abort
+            late = Timer(end - time.monotonic(), abort)
+            late.start()
+            for line in child.stdout or ():
+                print(f"{title:<9} {line}", end="", flush=True)
+                if re.search(r"\d \w+.* in \d[\d.]*s", line):
+                    sums = re.findall(rf"(\d+) ({'|'.join(WORDS)})", line)
+            late.cancel()
+        total += Counter({word: int(count) for count, word in sums})
+        total["status"] += child.returncode != 0
+        if child.returncode and not sums and command[0] == "pytest":
+            total["error"] += 1
+            print(f"{title} hung or died: see the stack.", file=sys.stderr)
+    return total

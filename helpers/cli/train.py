@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.cli.commands import command_parser
+from helpers.cli.commands import command_parser, count, field
 from helpers.models import processes
 from helpers.profiles import get_profile
 from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 
 
-def count(text: str) -> int:
-    """The type of an option that counts something."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number of 1 or more"
-        )
-    return int(text)
-
-
 def main(argv: list[str]) -> int:
-    """`python3 -m helpers sft`."""
+    """Train the student on the sound ones of the traces."""
     parser = command_parser("sft", "Train the student on the traces.")
-    parser.add_argument(
-        "--run",
-        "--name",  # torchrun takes --run for an option of its own
-        default="sft",
-        help="name of the run",
-    )
-    parser.add_argument("--rank", type=count)
-    parser.add_argument("--epochs", type=count)
+    # torchrun takes --run for an option of its own
+    parser.add_argument("--run", "--name", default="sft", help="its name")
+    parser.add_argument("--rank", type=field("rank"))
+    parser.add_argument("--epochs", type=field("epochs"))
     parser.add_argument("--traces", type=Path, help="a trace file")
-    parser.add_argument("--limit", type=count, help="number of traces")
+    parser.add_argument("--limit", type=count, help="of traces")
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args(argv)
     profile = get_profile(options.profile)

@@ -1,7 +1,5 @@
 """The worked cases of the exercises in notebook 01."""
 
-from __future__ import annotations
-
 import torch
 
 from helpers.exercises.check import Cases, exercise

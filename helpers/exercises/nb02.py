@@ -1,7 +1,5 @@
 """The worked cases of the exercises in notebook 02."""
 
-from __future__ import annotations
-
 from helpers.exercises.check import Cases, exercise
 
 

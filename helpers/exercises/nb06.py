@@ -1,7 +1,5 @@
 """The worked cases of the exercises in notebook 06."""
 
-from __future__ import annotations
-
 import torch
 
 from helpers.exercises.check import Cases, exercise
@@ -29,8 +27,7 @@ def projector_parameters() -> Cases:
 def cosine_distance() -> Cases:
     """`cosine_distance(student, teacher, labels)`, nothing shifted yet."""
     generator = torch.Generator().manual_seed(6)
-    student = torch.randn(2, 5, 6, generator=generator)
-    teacher = torch.randn(2, 5, 6, generator=generator)
+    student, teacher = torch.randn(2, 2, 5, 6, generator=generator)
     for labels in (
         torch.tensor([[-100, -100, 4, 5, 6], [-100, 4, 5, -100, -100]]),
         torch.tensor([[-100, 4, -100, -100, 5], [-100, 4, 5, 6, 7]]),

@@ -7,23 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from helpers.evaluate import wilson_interval
-from helpers.plots.style import (  # noqa: F401
-    ACCENT,
-    INK,
-    REFERENCE,
-    STUDENT,
-    TEACHER,
-    array,
-    canvas,
-    colour_of,
-    figure,
-    log2_on,
-    shares_on,
-)
+from helpers.plots import style
+from helpers.plots.style import REFERENCE, TEACHER, figure  # noqa: F401
 from helpers.widgets.token_strip import token_strip_html  # noqa: F401
 
 _PLATE = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1.0}
@@ -37,31 +24,25 @@ def accuracy_bars(
     results: `Result` objects, or rows (label, correct, n). The first is on
     top.
     """
-    rows = [_row(result) for result in results]
+    rows = [row if isinstance(row, tuple) else _row(row) for row in results]
+    shares, reach = intervals([row[1:] for row in rows])
     size = (8.5, 1.5 + 0.62 * len(rows))
     with figure(
         title, xlabel="accuracy", ylabel="", size=size, save=save
     ) as axes:
-        for place, (label, correct, total) in enumerate(rows):
-            low, high = wilson_interval(correct, total)
-            share = correct / total
-            axes.barh(place, share, height=0.62, color=colour_of(label))
-            axes.errorbar(
-                share, place, xerr=[[share - low], [high - share]],
-                color=INK, capsize=4, linewidth=1.6,
-            )  # fmt: skip
-            axes.text(
-                high + 0.015, place, f"{share:.1%}  ({correct}/{total})",
-                va="center", fontweight="bold",
-            )  # fmt: skip
-        labels = [f"{label}\nn = {total}" for label, _, total in rows]
-        axes.set_yticks(range(len(rows)), labels)
-        axes.set_xlim(0, 1.25)
-        axes.set_xticks(np.linspace(0, 1, 6))
-        shares_on(axes.xaxis)
+        bars = axes.barh(
+            range(len(rows)), shares, height=0.62,
+            color=[style.colour_of(label) for label, _, _ in rows],
+            tick_label=[f"{label}\nn = {total}" for label, _, total in rows],
+            xerr=reach, ecolor=style.INK, capsize=4,
+            error_kw={"linewidth": 1.6},
+        )  # fmt: skip
+        labels = [f"{c / total:.1%}  ({c}/{total})" for _, c, total in rows]
+        axes.bar_label(bars, labels, padding=6, fontweight="bold")
+        axes.set(xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))
+        axes.xaxis.set_major_formatter("{x:.0%}")
         axes.invert_yaxis()
         axes.spines["bottom"].set_bounds(0, 1)
-        axes.grid(visible=False, axis="y")
 
 
 def learning_curve(
@@ -73,42 +54,31 @@ def learning_curve(
     """Training and evaluation loss over the steps, with the epochs marked.
 
     log_history: `trainer.state.log_history` of a Hugging Face trainer.
+    Losses are logged every few steps, seldom where an epoch ends: the last
+    row says how many steps an epoch has.
     """
+    last = log_history[-1]
     with figure(
         title, xlabel="optimizer step", ylabel="loss (nats a token)", save=save
     ) as axes:
-        for key, label, colour, style in (
-            ("loss", "training", STUDENT, "-"),
-            ("eval_loss", "evaluation", ACCENT, "o--"),
+        for key, label, colour, line in (
+            ("loss", "training", style.STUDENT, "-"),
+            ("eval_loss", "evaluation", style.ACCENT, "o--"),
         ):
-            points = [(r["step"], r[key]) for r in log_history if key in r]
+            points = [(row["step"], row[key]) for row in log_history
+                      if key in row]  # fmt: skip
             if points:
-                steps, losses = zip(*points, strict=True)
-                axes.plot(steps, losses, style, color=colour, label=label)
-        for epoch, step in enumerate(epoch_ends(log_history), start=1):
+                axes.plot(*zip(*points, strict=True), line, color=colour,
+                          label=label)  # fmt: skip
+        for epoch in range(1, int(last["epoch"] + 1e-3) + 1):
+            step = epoch * last["step"] / last["epoch"]
             axes.axvline(step, color=REFERENCE, lw=1, ls=":")
             axes.text(step, 0.02, f"epoch {epoch} ", ha="right",
                       color=REFERENCE, transform=axes.get_xaxis_transform()
                       )  # fmt: skip
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper right")
-        axes.grid(visible=False, axis="x")
-
-
-def epoch_ends(log_history: Sequence[Mapping[str, float]]) -> list[float]:
-    """The optimizer step at the end of every finished epoch.
-
-    Losses are logged every few steps, seldom where an epoch ends: the last
-    row says how many steps an epoch has.
-    """
-    rows = [row for row in log_history if row.get("epoch")]
-    if not rows:
-        return []
-    epochs, steps = rows[-1]["epoch"], rows[-1]["step"]
-    finished = int(epochs + 1e-3)
-    return [steps / epochs * epoch for epoch in range(1, finished + 1)]
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="upper right")
 
 
 def length_histogram(
@@ -118,27 +88,22 @@ def length_histogram(
     xlabel: str = "length (tokens)",
 ) -> None:
     """How long the texts of each group are, with each group's median."""
-    groups = {name: np.asarray(x) for name, x in lengths_by_name.items()}
-    longest = max((x.max() for x in groups.values() if x.size), default=1)
-    edges = np.linspace(0, longest + 1, 31)
+    groups = {name: x for name, x in lengths_by_name.items() if len(x)}
+    edges = np.linspace(0, max(map(max, groups.values()), default=1) + 1, 31)
     with figure(title, xlabel=xlabel, ylabel="texts") as axes:
         for place, (name, lengths) in enumerate(groups.items()):
-            if not lengths.size:
-                continue
-            colour = colour_of(name, place=place)
-            middle = float(np.median(lengths))
-            axes.hist(lengths, bins=edges, alpha=0.35, color=colour)
+            colour = style.colour_of(name, place=place)
+            middle = np.median(lengths)
             axes.hist(
-                lengths, bins=edges, histtype="step", linewidth=2,
-                color=colour, linestyle=("-", "--")[place % 2],
-                label=f"{name}: median {middle:g}, n = {lengths.size}",
+                lengths, bins=edges, histtype="stepfilled", linewidth=2,
+                facecolor=(colour, 0.35), edgecolor=colour,
+                linestyle=style.LINES[place % 2],
+                label=f"{name}: median {middle:g}, n = {len(lengths)}",
             )  # fmt: skip
             axes.axvline(middle, ymax=0.74, color=colour, ls=":")
-        axes.set_xlim(0, longest + 1)
-        axes.set_ylim(top=axes.get_ylim()[1] * 1.3)  # room for the legend
-        if axes.lines:
             axes.legend(loc="upper right")
-        axes.grid(visible=False, axis="x")
+        axes.set_xlim(0, edges[-1])
+        axes.set_ylim(top=axes.get_ylim()[1] * 1.3)  # room for the legend
 
 
 def accuracy_against(
@@ -156,34 +121,30 @@ def accuracy_against(
     total: problems behind every point, or behind each. log2: a logarithmic
     axis for ranks and the like. references: dashed levels by name, 0 to 1.
     """
-    totals = [total] * len(x) if isinstance(total, int) else list(total)
-    runs = list(zip(x, correct, totals, strict=True))
+    totals = [total] * len(x) if isinstance(total, int) else total
+    counts = list(zip(correct, totals, strict=True))
     with figure(title, xlabel=xlabel, ylabel="accuracy") as axes:
-        for place, right, asked in runs:
-            low, high = wilson_interval(right, asked)
-            share = right / asked
-            axes.errorbar(
-                place, share, yerr=[[share - low], [high - share]], fmt="o",
-                color=STUDENT, ecolor=INK, elinewidth=1.4, capsize=4, ms=8,
+        axes.locator_params(axis="x", integer=True)
+        if log2:
+            style.log2_axis(axes, x)
+        shares, reach = intervals(counts)
+        axes.errorbar(
+            x, shares, yerr=reach, fmt="o", ms=8, color=style.STUDENT,
+            ecolor=style.INK, elinewidth=1.4, capsize=4,
+        )  # fmt: skip
+        for place, share, high in zip(x, shares, reach[1], strict=True):
+            axes.text(
+                place, share + high + 0.02, f"{share:.0%}", ha="center",
+                fontweight="bold", zorder=4, bbox=_PLATE,
             )  # fmt: skip
-            axes.text(place, high + 0.02, f"{share:.0%}", ha="center",
-                      fontweight="bold", zorder=4, bbox=_PLATE)  # fmt: skip
-        if not runs:
-            axes.text(0.5, 0.5, "no run yet", ha="center", color=REFERENCE,
-                      transform=axes.transAxes)  # fmt: skip
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if log2 and runs:
-            log2_on(axes, x)
         for name, level in (references or {}).items():
-            colour = colour_of(name, place=2)
+            colour = style.colour_of(name, place=2)
             axes.axhline(level, color=colour, ls="--", lw=1.6)
             axes.text(
                 1.01, level, f"{name}\n{level:.1%}", va="center",
                 color=colour, transform=axes.get_yaxis_transform(),
             )  # fmt: skip
-        axes.set_ylim(0, 1.02)
-        shares_on(axes.yaxis)
-        axes.grid(visible=False, axis="x")
+        style.share_axis(axes)
 
 
 def nf4_error_plot(
@@ -195,48 +156,44 @@ def nf4_error_plot(
     the first `block` weights, which share one scale, so that their levels
     line up; right, the error of all of them.
     """
-    before, after = array(original).ravel(), array(dequantized).ravel()
+    before = style.array(original).ravel()
+    after = style.array(dequantized).ravel()
     error = after - before
-    relative = np.linalg.norm(error) / max(np.linalg.norm(before), 1e-30)
-    with canvas(title, size=(9.5, 4.0), columns=2) as (stairs, errors):
-        _draw_stairs(stairs, before[:block], after[:block])
-        errors.hist(error, bins=61, color=ACCENT)
+    relative = np.linalg.norm(error) / np.linalg.norm(before)
+    with style.canvas(title, size=(9.5, 4.0), columns=2) as (stairs, errors):
+        few, rounded = before[:block], after[:block]
+        stairs.axline((0, 0), slope=1, color=REFERENCE, lw=1.4,
+                      label="no error")  # fmt: skip
+        stairs.vlines(few, few, rounded, color=style.STUDENT, lw=1.2,
+                      alpha=0.6)  # fmt: skip
+        stairs.scatter(few, rounded, s=26, color=style.STUDENT, zorder=3,
+                       label=f"{few.size} weights, {len(set(rounded))} levels"
+                       )  # fmt: skip
+        stairs.set(xlabel="weight before", ylabel="weight after NF4")
+        stairs.legend(loc="lower right")
+        errors.hist(error, bins=61, color=style.ACCENT)
         errors.set(xlabel="error (after minus before)", ylabel="weights")
-        errors.set_ylim(top=errors.get_ylim()[1] * 1.15)
+        errors.margins(y=0.25)  # room for the text
         errors.text(
             0.98, 0.97, f"relative error {relative:.1%}\nn = {error.size:,}",
             ha="right", va="top", transform=errors.transAxes,
             fontweight="bold",
         )  # fmt: skip
         for panel in (stairs, errors):
-            panel.xaxis.set_major_locator(MaxNLocator(5))
+            panel.locator_params(axis="x", nbins=5)
+
+
+def intervals(counts: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
+    """Accuracies (rows,) of (correct, n), and error bars for them (2, rows).
+
+    The bars reach down and up to the ends of the 95% Wilson intervals.
+    """
+    shares = np.array([correct / total for correct, total in counts])
+    ends = [wilson_interval(*count) for count in counts]
+    return shares, np.abs(np.reshape(ends, (-1, 2)).T - shares)
 
 
 def _row(result: Any) -> tuple[str, int, int]:
-    """(label, correct, n) of a Result or of such a row."""
-    if isinstance(result, tuple):
-        return result
+    """(label, correct, n) of a Result."""
     mode = f" ({result.mode})" if result.mode else ""
     return result.arm.replace("_", " ") + mode, result.correct, result.n
-
-
-def _draw_stairs(axes: Axes, before: np.ndarray, after: np.ndarray) -> None:
-    """Weights of one block against what 4 bits keep of them."""
-    levels = np.unique(after)
-    reach = np.abs(before).max(initial=1e-30) * 1.05
-    axes.plot([-reach, reach], [-reach, reach], color=REFERENCE, lw=1.4,
-              label="no error")  # fmt: skip
-    axes.vlines(before, np.minimum(before, after), np.maximum(before, after),
-                color=STUDENT, lw=1.2, alpha=0.6)  # fmt: skip
-    axes.scatter(before, after, s=26, color=STUDENT, zorder=3,
-                 label=f"{before.size} weights, {levels.size} levels"
-                 )  # fmt: skip
-    axes.set(xlabel="weight before", ylabel="weight after NF4")
-    named = {0, int(np.abs(levels).argmin()), len(levels) - 1}
-    labels = [
-        f"{level:.2g}" if place in named else ""
-        for place, level in enumerate(levels)
-    ]
-    axes.set_yticks(levels, labels)
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="lower right")

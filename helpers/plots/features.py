@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-from helpers.plots.style import STUDENT, canvas, figure, look
+from helpers.plots import style
 
 Pairs = Sequence[tuple[int, int]]  # of helpers.features
 
@@ -17,9 +17,9 @@ Pairs = Sequence[tuple[int, int]]  # of helpers.features
 def layer_grids(
     grids: Mapping[str, Any], title: str, *, pairs: Pairs = ()
 ) -> None:
-    """Heat maps side by side, one a name, of `helpers.features.cka_grid`."""
+    """Heat maps of `helpers.features.cka_grid` side by side, one a name."""
     size = (1.0 + 4.4 * len(grids), 4.0)
-    with canvas(title, size=size, columns=len(grids)) as panels:
+    with style.canvas(title, size=size, columns=len(grids)) as panels:
         for ax, (name, grid) in zip(panels, grids.items(), strict=True):
             layer_grid(grid, name, pairs=pairs, ax=ax)
 
@@ -31,37 +31,31 @@ def layer_grid(
 
     Rows are the student's layers, columns the teacher's.
     """
-    values = grid.tolist()
-    with figure(
-        title, xlabel="teacher's layer", ylabel="student's layer", ax=ax
-    ) as axes:
+    values = style.array(grid)
+    xlabel, ylabel = "teacher's layer (0 = embedding)", "student's layer"
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel, ax=ax) as axes:
         axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for row, line in enumerate(values):
-            for column, value in enumerate(line):
-                axes.text(
-                    column, row, f"{value:.2f}", ha="center", va="center",
-                    color="white" if value > 0.6 else "black", fontsize=12,
-                )  # fmt: skip
-        for student, teacher in pairs:
-            axes.add_patch(
-                Rectangle(
-                    (teacher - 0.46, student - 0.44), 0.92, 0.88, fill=False,
-                    edgecolor=STUDENT, linewidth=3.5,
-                )
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center",
+                color="white" if value > 0.6 else "black", fontsize=12,
             )  # fmt: skip
-        axes.set_xticks(range(len(values[0])), _names(len(values[0])))
-        axes.set_yticks(range(len(values)), _names(len(values)))
+        for student, teacher in pairs:
+            corner = teacher - 0.46, student - 0.44
+            axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, lw=3.5,
+                                     ec=style.STUDENT))  # fmt: skip
+        axes.locator_params(integer=True)
         axes.grid(visible=False)
 
 
 def norms_by_layer(norms: Mapping[str, Sequence[float]], title: str) -> None:
     """Mean length of the states at every layer; a line a model."""
     xlabel, ylabel = "layer (0 = embedding)", "mean length of a state"
-    with figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
         for place, (name, values) in enumerate(norms.items()):
-            axes.plot(list(values), ms=8, **look(name, place))
+            axes.plot(list(values), ms=8, **style.look(name, place))
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
 
 
@@ -73,14 +67,8 @@ def curves(
     ylabel: str,
 ) -> None:
     """One line per name through its (x, y) points, y logarithmic."""
-    with figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
         for place, (name, points) in enumerate(runs.items()):
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, ms=6, **look(name, place))
-        axes.set_yscale("log")
+            axes.semilogy(x, y, ms=6, **style.look(name, place))
         axes.legend(loc="best")
-
-
-def _names(count: int) -> list[str]:
-    """0, 1, ..., and which of them is the embedding and which the end."""
-    return ["0\nembed.", *map(str, range(1, count - 1)), f"{count - 1}\nlast"]

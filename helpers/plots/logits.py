@@ -6,55 +6,49 @@ Line styles and markers repeat what the colours say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from helpers.plots.style import (
-    INK,
-    REFERENCE,
-    TEACHER,
-    array,
-    colour_of,
-    figure,
-    log2_on,
-    look,
-    shares_on,
-)
+from helpers.plots import style
+from helpers.plots.accuracy import intervals
+from helpers.rebuild.arms import Group
 
-if TYPE_CHECKING:
-    from helpers.rebuild.arms import Group
-
-_WIDE = (8.5, 4.2)
-_OUTSIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+_WIDE = (8.5, 4.2)  # inches; the legend stands beside the axes
+_BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
 def accuracy_against_budget(groups: Sequence[Group], title: str) -> None:
     """One line per arm over the number of traces, seeds pooled.
 
     Bars are 95% Wilson intervals of all answers, small dots single seeds.
+    Arms are moved aside by a few percent, so that bars do not hide bars.
     """
     xlabel, ylabel = "traces (log scale)", "accuracy"
-    with figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
         arms = list(dict.fromkeys(group.arm for group in groups))
         for place, arm in enumerate(arms):
             rows = [group for group in groups if group.arm == arm]
-            style = look(arm, place) | {"label": rows[0].name}
-            _draw_arm(axes, rows, style, place - (len(arms) - 1) / 2)
+            aside = 1.06 ** (place - (len(arms) - 1) / 2)
+            shares, reach = intervals([(g.correct, g.n) for g in rows])
+            axes.errorbar(
+                [group.budget * aside for group in rows], shares, yerr=reach,
+                capsize=4, ms=8, elinewidth=1.4,
+                **style.look(arm, place) | {"label": rows[0].name},
+            )  # fmt: skip
+            for group in rows:
+                seeds = [result.accuracy for result in group.results]
+                axes.plot([group.budget * aside] * len(seeds), seeds, ".",
+                          color=style.INK, ms=4, zorder=4)  # fmt: skip
         budgets = sorted({group.budget for group in groups})
         axes.set_xscale("log")
         axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
         axes.minorticks_off()
-        axes.set_ylim(0, 1.02)
-        shares_on(axes.yaxis)
-        axes.grid(visible=False, axis="x")
+        style.share_axis(axes)
         if groups:
-            axes.legend(**_OUTSIDE)
+            axes.legend(**_BESIDE)
         else:
-            axes.text(0.5, 0.5, "no run yet", ha="center", color=REFERENCE,
-                      transform=axes.transAxes)  # fmt: skip
+            axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes)
 
 
 def covered_mass(
@@ -62,14 +56,12 @@ def covered_mass(
 ) -> None:
     """Probability that the k likeliest tokens hold, over k; a line a name."""
     xlabel, ylabel = "k, tokens kept (log scale)", "probability covered"
-    with figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
         for place, (name, values) in enumerate(shares.items()):
-            axes.plot(sizes, values, ms=8, **look(name, place))
-        log2_on(axes, sizes)
-        axes.set_ylim(0, 1.05)
-        shares_on(axes.yaxis)
-        axes.legend(**_OUTSIDE)
-        axes.grid(visible=False, axis="x")
+            axes.plot(sizes, values, ms=8, **style.look(name, place))
+        style.log2_axis(axes, sizes)
+        style.share_axis(axes, top=1.05)
+        axes.legend(**_BESIDE)
 
 
 def fitted_targets(
@@ -82,20 +74,19 @@ def fitted_targets(
     """
     ranks = np.arange(1, len(teacher) + 1)
     xlabel, ylabel = "token, by the teacher's rank", "probability (log scale)"
-    with figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
-        axes.plot(ranks, array(teacher), color=TEACHER, lw=6, alpha=0.3,
-                  label="teacher")  # fmt: skip
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
+        axes.plot(ranks, style.array(teacher), color=style.TEACHER, lw=6,
+                  alpha=0.3, label="teacher")  # fmt: skip
         for place, (name, values) in enumerate(fitted.items()):
-            axes.plot(ranks, array(values), markevery=(place, 4), ms=6,
-                      lw=1.8, **look(name, place))  # fmt: skip
-        axes.axvspan(kept + 0.5, len(ranks) + 0.5, color=REFERENCE,
+            axes.plot(ranks, style.array(values), markevery=(place, 4), ms=6,
+                      lw=1.8, **style.look(name, place))  # fmt: skip
+        axes.axvspan(kept + 0.5, len(ranks) + 0.5, color=style.REFERENCE,
                      alpha=0.08, lw=0)  # fmt: skip
-        axes.text(kept + 1, 0.93, "not kept", color=INK,
+        axes.text(kept + 1, 0.93, "not kept", color=style.INK,
                   transform=axes.get_xaxis_transform())  # fmt: skip
-        axes.set_yscale("log")
-        axes.set_xlim(0.5, len(ranks) + 0.5)
+        axes.set(yscale="log", xlim=(0.5, len(ranks) + 0.5))
         axes.minorticks_off()
-        axes.legend(**_OUTSIDE)
+        axes.legend(**_BESIDE)
 
 
 def loss_curves(
@@ -106,30 +97,12 @@ def loss_curves(
     The first is the run with the teacher in memory, the second the cached.
     """
     xlabel, ylabel = "optimizer step", "loss (nats a token)"
-    with figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
         arms = ("logit_online", "logit_cached")
         for place, (name, (steps, losses)) in enumerate(curves.items()):
-            style = look(name, place) | {"color": colour_of(arms[place % 2])}
+            look = style.look(arms[place], place) | {"label": name}
             axes.plot(steps, losses, ms=9 - 4 * place, lw=3.4 - 1.6 * place,
-                      **style)  # fmt: skip
+                      **look)  # fmt: skip
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
         axes.legend(loc="upper right")
-        axes.grid(visible=False, axis="x")
-
-
-def _draw_arm(
-    axes: Axes, rows: Sequence[Group], style: dict[str, Any], offset: float
-) -> None:
-    """One arm: pooled points with intervals, and a dot for each seed.
-
-    Arms are moved aside by a few percent, so that bars do not hide bars.
-    """
-    places = [group.budget * 1.06**offset for group in rows]
-    shares = np.array([group.accuracy for group in rows])
-    low, high = np.array([group.interval for group in rows]).T
-    axes.errorbar(places, shares, yerr=[shares - low, high - shares],
-                  capsize=4, ms=8, elinewidth=1.4, **style)  # fmt: skip
-    for x, group in zip(places, rows, strict=True):
-        seeds = [result.accuracy for result in group.results]
-        axes.plot([x] * len(seeds), seeds, ".", color=INK, ms=4, zorder=4)

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from helpers.plots.style import (
-    ACCENT,
-    FAINT,
-    INK,
-    PURPLE,
-    RED,
-    REFERENCE,
-    STUDENT,
-    TEACHER,
-    figure,
-)
+from helpers.plots import style
+from helpers.rebuild.memory_points import Measured
+from helpers.scale.planner import GIB, Plan
 
-if TYPE_CHECKING:
-    from helpers.rebuild.memory_points import Measured
-    from helpers.scale.planner import Plan
-
-GIB = 2**30
-PARTS = (  # label, fields of Plan, colour
-    ("weights", ("weights",), REFERENCE),
-    ("second model", ("teacher",), TEACHER),
-    ("trained, with Adam", ("adapters", "gradients", "optimizer"), STUDENT),
-    ("activations", ("activations",), ACCENT),
-    ("logits", ("logits",), PURPLE),
-    ("keys and values", ("cache",), RED),
-)
-CARD_SIZES = (8, 16, 24, 48, 80)
+TRAINED = ("adapters", "gradients", "optimizer")
+PARTS = {  # label: fields of Plan, colour
+    "weights": (("weights",), style.REFERENCE),
+    "second model": (("teacher",), style.TEACHER),
+    "trained, with Adam": (TRAINED, style.STUDENT),
+    "activations": (("activations",), style.ACCENT),
+    "logits": (("logits",), style.PURPLE),
+    "keys and values": (("cache",), style.RED),
+}
+CARD_SIZES = (8, 16, 24, 48, 80)  # GB
 METHODS = {
-    "sft": ("o", STUDENT, "SFT"),
-    "logit": ("s", TEACHER, "logits"),
-    "logit_chunked": ("D", PURPLE, "logits, chunked"),
-    "generate": ("^", ACCENT, "generation"),
+    "sft": "SFT",
+    "logit": "logits",
+    "logit_chunked": "logits, chunked",
+    "generate": "generation",
 }
 
 
@@ -45,22 +33,20 @@ def plans_chart(
     plans: Mapping[str, Plan], title: str = "", *, ax: Axes | None = None
 ) -> None:
     """Stacked horizontal bars in GiB, one a plan, with the sizes of cards."""
-    with figure(
+    names, ends = list(plans), np.zeros(len(plans))
+    with style.figure(
         title, xlabel="GiB at the peak, without the libraries themselves",
         ylabel="", size=(8.2, 2.7 + 0.55 * len(plans)), ax=ax,
     ) as axes:  # fmt: skip
-        labelled: set[str] = set()
-        for name, plan in plans.items():
-            left = 0.0
-            for label, fields, colour in PARTS:
-                size = sum(getattr(plan, field) for field in fields) / GIB
-                if size:
-                    shown = None if label in labelled else label
-                    axes.barh(name, size, left=left, color=colour, label=shown)
-                    labelled.add(label)
-                left += size
-            axes.text(left, name, f" {left:.1f} GiB", va="center", color=INK)
-        _draw_cards(axes, max(plan.total for plan in plans.values()) / GIB)
+        for label, (fields, colour) in PARTS.items():
+            sizes = [sum(getattr(plan, field) for field in fields) / GIB
+                     for plan in plans.values()]  # fmt: skip
+            if any(sizes):
+                axes.barh(names, sizes, left=ends, color=colour, label=label)
+            ends += sizes
+        for name, end in zip(names, ends, strict=True):
+            axes.text(end, name, f" {end:.1f} GiB", va="center")
+        _draw_cards(axes, max(ends))
         axes.invert_yaxis()
         axes.figure.legend(loc="outside lower left", ncols=3)
 
@@ -68,43 +54,36 @@ def plans_chart(
 def measured_chart(points: Sequence[Measured], title: str) -> None:
     """Expected against measured peak, on logarithmic axes, with +-15%."""
     peaks = [point.peak / GIB for point in points]
-    ends = [min(peaks) / 1.5, max(peaks) * 1.5]
-    with figure(
+    ends = np.array([min(peaks) / 1.5, max(peaks) * 1.5])
+    with style.figure(
         title, xlabel="measured peak (GiB, log scale)",
         ylabel="expected (GiB, log scale)", size=(7.5, 4.6),
     ) as axes:  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-        low, high = ([end * factor for end in ends] for factor in (0.85, 1.15))
-        axes.fill_between(ends, low, high, color=FAINT, label="within 15%")
-        axes.plot(ends, ends, color=REFERENCE, lw=1.2)
-        for method, (marker, colour, label) in METHODS.items():
-            shown = [p for p in points if p.point.method == method]
-            axes.plot(
-                [p.peak / GIB for p in shown],
-                [p.expected / GIB for p in shown],
-                marker, color=colour, ms=8, alpha=0.85,
-                label=f"{label} ({len(shown)})",
-            )  # fmt: skip
-        ticks = [n for n in (0.5, 1, 2, 4, 8, 16) if ends[0] < n < ends[1]]
+        axes.fill_between(ends, 0.85 * ends, 1.15 * ends, color=style.FAINT,
+                          label="within 15%")  # fmt: skip
+        axes.loglog(ends, ends, base=2, color=style.REFERENCE, lw=1.2)
+        for place, (method, label) in enumerate(METHODS.items()):
+            shown = [(p.peak / GIB, p.expected / GIB) for p in points
+                     if p.point.method == method]  # fmt: skip
+            look = style.look(f"{label} ({len(shown)})", place)
+            axes.plot(*np.reshape(shown, (-1, 2)).T, ms=8, alpha=0.85,
+                      **look | {"linestyle": "none"})  # fmt: skip
+        axes.set(xlim=ends, ylim=ends)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(ticks, [f"{n:g}" for n in ticks])
-            axis.set_ticks([], minor=True)
+            axis.set_major_formatter("{x:g}")
         axes.legend(loc="upper left")
 
 
 def _draw_cards(axes: Axes, largest: float) -> None:
     """A dashed line at each size of card, up to the first that holds all."""
-    bigger = [size for size in CARD_SIZES if size >= largest]
-    shown = [size for size in CARD_SIZES if size < largest] + bigger[:1]
+    smaller = sum(size < largest for size in CARD_SIZES)
+    shown = CARD_SIZES[: smaller + 1]
     end = 1.14 * max(largest, *shown)
     free = 0.0  # where the next label may begin
     for size in shown:
-        axes.axvline(size, color=INK, ls="--", lw=1.2)
-        if size < free:
-            continue
-        free = size + 0.11 * end
-        axes.annotate(
-            f"{size} GB", (size, 1.0), xycoords=("data", "axes fraction"),
-            ha="center", va="bottom", fontsize=11,
-        )  # fmt: skip
+        axes.axvline(size, color=style.INK, ls="--", lw=1.2)
+        if size >= free:
+            axes.text(size, 1.02, f"{size} GB", ha="center", fontsize=11,
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+            free = size + 0.11 * end
     axes.set_xlim(0, end)

@@ -11,9 +11,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 TEACHER, STUDENT = "#1f4e8c", "#d9822b"
 REFERENCE, ACCENT = "#6b7280", "#2a9d8f"
@@ -40,6 +40,7 @@ ARMS = (
     (("wrong",), RED),
 )
 ARM_COLOURS = {name: colour for names, colour in ARMS for name in names}
+ROLES = {"teacher": TEACHER, "before": REFERENCE, "student": STUDENT}
 STYLE: dict[str, Any] = {
     "font.size": 12,
     "text.color": INK,
@@ -52,6 +53,7 @@ STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.titlepad": 12,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "grid.color": FAINT,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -77,16 +79,21 @@ def figure(
     """Yield axes in the course's style; show them if they are a new figure.
 
     title: the finding; wrapped where it is too long. xlabel, ylabel: with
-    their units. size: inches. ax: draw into these axes instead of a figure
-    of their own, and leave showing to their owner. save: a PNG to write.
+    their units; "" for a y axis of names, which gets no grid lines. size:
+    inches. ax: draw into these axes instead of a figure of their own, and
+    leave showing to their owner. save: a PNG to write.
     """
     if ax is not None:
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        ax.grid(visible=bool(ylabel), axis="y")
+        ax.grid(visible=not ylabel, axis="x")
         yield ax
         return
-    with canvas(title, size=size, save=save) as (axes,):
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        yield axes
+    with canvas(title, size=size) as (axes,):
+        with figure("", xlabel=xlabel, ylabel=ylabel, ax=axes):
+            yield axes
+        if save is not None:
+            axes.figure.savefig(save)
 
 
 @contextlib.contextmanager
@@ -95,22 +102,16 @@ def canvas(
     *,
     size: tuple[float, float] = SIZE,
     columns: int = 1,
-    save: Path | None = None,
 ) -> Iterator[list[Axes]]:
     """Yield `columns` panels side by side under one title, then show them.
 
     An error inside the block shows no figure.
     """
     with plt.rc_context(STYLE):
-        drawn, grid = plt.subplots(
-            1, columns, figsize=size, dpi=100, layout="constrained",
-            squeeze=False,
-        )  # fmt: skip
+        drawn = plt.figure(figsize=size, dpi=100, layout="constrained")
         try:
             headline(drawn, title)
-            yield list(grid[0])
-            if save is not None:
-                drawn.savefig(save)
+            yield list(drawn.subplots(1, columns, squeeze=False)[0])
             plt.show()
         finally:
             plt.close(drawn)
@@ -140,17 +141,11 @@ def headline(drawn: Figure, title: str) -> None:
 
 def colour_of(name: str, *, place: int = 0) -> str:
     """The colour of an arm or a model; otherwise the place-th colour."""
-    for known in (name, name.partition(",")[0]):
-        if known in ARM_COLOURS:
-            return ARM_COLOURS[known]
-    for word, colour in (
-        ("teacher", TEACHER),
-        ("before", REFERENCE),
-        ("student", STUDENT),
-    ):
-        if word in name.lower():
-            return colour
-    return PALETTE[place % len(PALETTE)]
+    arm = name if name in ARM_COLOURS else name.partition(",")[0]
+    if arm in ARM_COLOURS:
+        return ARM_COLOURS[arm]
+    roles = [colour for role, colour in ROLES.items() if role in name.lower()]
+    return [*roles, PALETTE[place % len(PALETTE)]][0]
 
 
 def look(name: str, place: int) -> dict[str, Any]:
@@ -163,21 +158,20 @@ def look(name: str, place: int) -> dict[str, Any]:
     }
 
 
-def shares_on(axis: Any) -> None:
-    """Label an axis that goes from 0 to 1 in percent."""
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+def share_axis(axes: Axes, top: float = 1.02) -> None:
+    """Label the y axis in percent, from 0 to a little above 1."""
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_formatter("{x:.0%}")
 
 
-def log2_on(axes: Axes, places: Sequence[float]) -> None:
+def log2_axis(axes: Axes, places: Sequence[float]) -> None:
     """A logarithmic x axis with a tick, and a plain number, at each place."""
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xticks(sorted(set(places)))
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.minorticks_off()
 
 
 def array(values: Any) -> np.ndarray:
     """Any tensor, array or list of numbers as float64 on the CPU."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, dtype=np.float64)
+    return torch.as_tensor(values, dtype=torch.float64).detach().cpu().numpy()

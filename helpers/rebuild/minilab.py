@@ -27,7 +27,6 @@ from transformers import (
 
 from helpers import chat
 from helpers.cli.commands import command_parser
-from helpers.generate import chunks
 from helpers.problems import read_problems
 from helpers.profiles import DATA, RUNS, write_atomic
 from helpers.rebuild import text
@@ -138,9 +137,12 @@ def make_dataset(
     rows = list(stream(recipe, tokenizer, seed=seed, count=count))
     rng = random.Random(seed)
     ordered: list[Example] = []
-    for window in chunks(rows, 8 * recipe.batch_size):
+    size = recipe.batch_size
+    for start in range(0, len(rows), 8 * size):
+        window = rows[start : start + 8 * size]
         window.sort(key=lambda row: len(row["input_ids"]))
-        batches = list(chunks(window, recipe.batch_size))
+        cuts = range(0, len(window), size)
+        batches = [window[cut : cut + size] for cut in cuts]
         rng.shuffle(batches)
         ordered += [row for batch in batches for row in batch]
     return Dataset.from_list(ordered)

@@ -20,10 +20,7 @@ UNPACK_BYTES = 4.0  # bitsandbytes writes and reads each 4-bit weight as 16
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: GiB that nvidia-smi shows, dense 16-bit TFLOPS, GB/s.
-
-    TFLOPS and GB/s are those of the data sheets.
-    """
+    """A GPU: GiB as nvidia-smi shows; dense 16-bit TFLOPS, GB/s as sold."""
 
     name: str
     gib: float
@@ -49,20 +46,14 @@ def active_parameters(shape: Shape) -> int:
 
 
 def training_seconds(
-    shape: Shape,
-    tokens: int,
-    card: Card,
-    *,
-    checkpointing: bool = False,
-    full: bool = False,
+    shape: Shape, tokens: int, card: Card, *, checkpointing: bool = False
 ) -> float:
-    """Seconds to train on `tokens`, all epochs together.
+    """Seconds to train adapters on `tokens`, all epochs together.
 
     Two operations a weight and token forward, two for the gradient of the
-    activations, two more where weights are trained (`full`), and the forward
-    pass again with checkpointing.
+    activations, and the forward pass again with checkpointing.
     """
-    passes = 4 + 2 * full + 2 * checkpointing
+    passes = 6 if checkpointing else 4
     operations = passes * active_parameters(shape) * tokens
     return operations / (card.tflops * 1e12 * COMPUTE_SHARE)
 
@@ -75,7 +66,7 @@ def cache_moves(shape: Shape) -> int:
     written once for each head and read there. A server moves it once.
     """
     group = shape.heads // shape.kv_heads
-    return 2 + (1 if group == 1 else 1 + 2 * group)
+    return 3 if group == 1 else 3 + 2 * group
 
 
 def generation_seconds(
@@ -96,13 +87,13 @@ def generation_seconds(
     every row's cache, at half its final length on average; or it is limited
     by arithmetic, or, without a server, by the start of its kernels.
     """
-    read = weight_bytes(shape, bits)
+    moved = weight_bytes(shape, bits)
     if bits == 4:
-        read += UNPACK_BYTES * shape.linear
+        moved += UNPACK_BYTES * shape.linear
     moves = 1 if server else cache_moves(shape)
-    read += moves * batch * shape.cache_bytes(max(1, tokens // 2))
-    reading = read / (card.bandwidth * 1e9 * BANDWIDTH_SHARE)
-    counted = 2 * active_parameters(shape) * batch
-    counting = counted / (card.tflops * 1e12 * COMPUTE_SHARE)
+    moved += moves * batch * shape.cache_bytes(max(1, tokens // 2))
+    moving = moved / (card.bandwidth * 1e9 * BANDWIDTH_SHARE)
+    operations = 2 * active_parameters(shape) * batch
+    counting = operations / (card.tflops * 1e12 * COMPUTE_SHARE)
     steps = -(-answers // batch) * tokens
-    return steps * max(reading, counting, 0 if server else STEP_SECONDS)
+    return steps * max(moving, counting, 0 if server else STEP_SECONDS)

@@ -6,31 +6,31 @@ Standard library only: `doctor` asks it on a machine that has nothing else.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 
 from helpers import CourseError
-from helpers.scale.shapes import PlanError, Shape, load_shape
+from helpers.scale.shapes import Shape, load_shape  # noqa: F401
 
-__all__ = [
-    "GIB",
-    "METHODS",
-    "Plan",
-    "PlanError",
-    "load_shape",
-    "plan_memory",
-    "weight_bytes",
-]
+PlanError = CourseError  # the name that `rebuild.memory_points` raises
 
 GIB = 2**30
-METHODS = ("sft", "logit", "logit_chunked", "generate")
 PROMPT = 256  # tokens of a question in its template, generously
+PADDING = 1024  # rows by which two tables of one tokenizer may differ
 CHUNK = 256  # positions whose logits exist at once: TRL's default
 # Bytes a weight: NF4 with double quantization keeps 8 bits per block of 64,
 # and 32 bits per 256 blocks (QLoRA, arXiv:2305.14314, section 3).
 WEIGHT_BYTES = {4: 0.5 + 1 / 64 + 4 / (64 * 256), 16: 2.0, 32: 4.0}
+# Bytes a trained parameter, in float32; the adapters with autocast's copy.
+TRAINED_BYTES = {"adapters": 4 + 2, "gradients": 4, "optimizer": 4 + 4}
 LOGIT_BYTES = 16  # float32 four times: logits, log-softmax, gradients
 KD_LOGIT_BYTES = 36  # the same for two models, and their difference
-KD_CHUNK_BYTES = 25  # in chunks nothing is converted for a whole batch
+METHOD_BYTES = {  # bytes a logit
+    "sft": LOGIT_BYTES,
+    "logit": KD_LOGIT_BYTES,
+    "logit_chunked": 25,  # nothing is converted for a whole batch
+    "generate": LOGIT_BYTES,
+}
+METHODS = tuple(METHOD_BYTES)
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,24 @@ class Plan:
     """Bytes by what they are for; `total` is the expected peak."""
 
     weights: int
-    adapters: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-    cache: int
-    teacher: int
+    adapters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    logits: int = 0
+    cache: int = 0
+    teacher: int = 0
 
     @property
     def total(self) -> int:
         """Their sum, without what the libraries themselves occupy."""
-        return sum(asdict(self).values())
+        return sum(astuple(self))
 
 
 def weight_bytes(shape: Shape, bits: int) -> int:
     """Frozen weights: the projections in `bits`, the rest in bfloat16."""
-    rest = 4 if bits == 32 else 2
-    kept = (shape.embedding + shape.norms) * rest
-    return round(shape.linear * WEIGHT_BYTES[bits] + kept)
+    rest = (shape.embedding + shape.norms) * (4 if bits == 32 else 2)
+    return round(shape.linear * WEIGHT_BYTES[bits] + rest)
 
 
 def plan_memory(
@@ -81,34 +80,43 @@ def plan_memory(
     prompt: how much of `length` is read at once, in `generate`. The logit
     methods hold `teacher` too. Raises CourseError for what cannot be.
     """
-    check(shape, method, bits, rank, batch, length, chunk, teacher)
-    tokens = batch * length
+    assert method in METHODS and bits in WEIGHT_BYTES, (method, bits)
+    assert min(batch, length, chunk) >= 1 and rank >= 0
     if method == "generate":
         return generation_plan(shape, bits, batch, length, prompt)
-    if rank:
-        weights, trained = weight_bytes(shape, bits), shape.adapters(rank)
-    else:
-        weights, trained = 0, shape.parameters
-    layer = shape.kept_per_token(rank)
-    kept = shape.layers * layer
-    if checkpointing:  # each layer's input, and one layer made again
-        kept = 2 * shape.width * shape.layers + layer
-    kept += 2 * 2 * shape.width  # the last norm
-    seen = tokens if method == "logit" else min(chunk, tokens)
-    per_logit = {"sft": LOGIT_BYTES, "logit": KD_LOGIT_BYTES}.get(
-        method, KD_CHUNK_BYTES
-    )
-    taught = teacher is not None and method != "sft"
+    if bits == 4 and not rank:
+        raise CourseError(
+            "4-bit weights cannot be trained themselves: give a rank of at "
+            "least 1, or 16 bits."
+        )
+    if method == "sft":
+        teacher = None
+    elif teacher is None:
+        raise CourseError("logit distillation holds a teacher: name one.")
+    elif abs(shape.vocabulary - teacher.vocabulary) >= PADDING:
+        raise CourseError(
+            f"the vocabularies differ ({shape.vocabulary:,} and "
+            f"{teacher.vocabulary:,} tokens): logit distillation needs one. "
+            "Choose two models of one family."
+        )
+    trained = shape.adapters(rank) if rank else shape.parameters
+    tokens = batch * length
+    at_once = tokens if method == "logit" else min(chunk, tokens)
     return Plan(
-        weights=weights,
-        adapters=(4 + 2) * trained,  # float32, and autocast's copy
-        gradients=4 * trained,
-        optimizer=8 * trained,
-        activations=kept * tokens,
-        logits=per_logit * seen * shape.vocabulary,
-        cache=0,
-        teacher=weight_bytes(teacher, teacher_bits) if taught else 0,
+        weights=weight_bytes(shape, bits) if rank else 0,
+        activations=tokens * activation_bytes(shape, rank, checkpointing),
+        logits=METHOD_BYTES[method] * at_once * shape.vocabulary,
+        teacher=weight_bytes(teacher, teacher_bits) if teacher else 0,
+        **{part: size * trained for part, size in TRAINED_BYTES.items()},
     )
+
+
+def activation_bytes(shape: Shape, rank: int, checkpointing: bool) -> int:
+    """Bytes that all layers keep per token for the backward pass."""
+    layer, last_norm = shape.kept_per_token(rank), 2 * 2 * shape.width
+    if checkpointing:  # each layer's input, and one layer made again
+        return 2 * shape.width * shape.layers + layer + last_norm
+    return shape.layers * layer + last_norm
 
 
 def generation_plan(
@@ -121,61 +129,16 @@ def generation_plan(
     long prompts, where they are read: then sliding layers still hold all of
     it, and one layer its inner tensors.
     """
-    prompt = min(prompt, length)
     cache = batch * shape.cache_bytes(length)
-    a_layer = 4 * shape.kv_heads * shape.head_dim
+    a_layer = 4 * shape.kv_heads * shape.head_dim  # of one token
     group = shape.heads // shape.kv_heads
     repeated = group if group > 1 else 0
     copies = batch * length * round(a_layer * (repeated + 0.5))
     inner = 6 * shape.feed_forward + 8 * shape.width
-    reading = batch * prompt * (inner + a_layer * shape.layers)
+    read = batch * min(prompt, length) * (inner + a_layer * shape.layers)
     return Plan(
         weights=weight_bytes(shape, bits),
-        adapters=0,
-        gradients=0,
-        optimizer=0,
-        activations=max(copies, reading - cache),
+        activations=max(copies, read - cache),
         logits=LOGIT_BYTES * batch * shape.vocabulary,
         cache=cache,
-        teacher=0,
     )
-
-
-def check(
-    shape: Shape,
-    method: str,
-    bits: int,
-    rank: int,
-    batch: int,
-    length: int,
-    chunk: int,
-    teacher: Shape | None,
-) -> None:
-    """Raise CourseError for settings that make no sense together."""
-    if method not in METHODS:
-        raise CourseError(
-            f"method {method!r}: choose one of {', '.join(METHODS)}."
-        )
-    if bits not in WEIGHT_BYTES:
-        raise CourseError(f"{bits} bits: choose 4, 16 or 32.")
-    if rank == 0 and bits == 4 and method != "generate":
-        raise CourseError(
-            "4-bit weights cannot be trained themselves: give a rank of at "
-            "least 1, or 16 bits."
-        )
-    if min(batch, length, chunk) < 1 or rank < 0:
-        raise CourseError("batch, length and chunk start at 1, the rank at 0.")
-    if method.startswith("logit") and teacher is None:
-        raise CourseError("logit distillation holds a teacher: name one.")
-    if method.startswith("logit") and not same_words(shape, teacher):
-        raise CourseError(
-            f"the vocabularies differ ({shape.vocabulary:,} and "
-            f"{teacher.vocabulary:,} tokens): logit distillation needs one. "
-            "Choose two models of one family."
-        )
-
-
-def same_words(shape: Shape, teacher: Shape | None) -> bool:
-    """Could these two share a tokenizer? Padded tables differ a little."""
-    sizes = shape.vocabulary, teacher.vocabulary if teacher else 0
-    return max(sizes) - min(sizes) < 1024

@@ -1,13 +1,12 @@
 """Traces from a server: vLLM, llama.cpp, Ollama, `transformers serve`.
 
-Anything that speaks OpenAI's chat-completions protocol will do. The server
-applies the chat template and counts the tokens. Each question has a seed of
-its own, so a second run asks only what is missing.
+Anything that speaks OpenAI's chat completions will do; it applies the chat
+template and counts the tokens. Each question has a seed of its own, so a
+second run asks only what is missing.
 
-`transformers serve` computes one answer after another and has one random
-generator for all of them: with --concurrency 1 the same seed gives the same
-file, with more the answers are as good but not repeatable. It loads one model
-and wants that very name in --model: a folder is spelled as it was started.
+`transformers serve` has one random generator for all answers: with
+--concurrency 1 the same seed gives the same file, with more they are as good
+but not repeatable. --model is the very name or folder it was started with.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import httpx2  # the openai SDK's own httpx
@@ -34,16 +32,22 @@ from helpers.profiles import Profile
 from helpers.traces import sampling_record, teacher_messages, write_traces
 
 AHEAD = 4  # questions a worker past the first gap: what a kill may cost
+CURES = {
+    openai.APIStatusError: "Check the model's name and DISTILL_API_KEY, or "
+    "lower --concurrency if it is busy.",
+    httpx2.ReadTimeout: "Raise --timeout, or lower --concurrency.",
+    httpx2.DecodingError: "Is this an OpenAI-compatible server?",
+    Exception: "Is it running, and is the address right, with /v1 at its end?",
+}
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where and how to ask.
+    """Where and how to ask; the key, in DISTILL_API_KEY, is written nowhere.
 
     url: up to and including `/v1`. model: the name that the server knows.
-    concurrency: questions in flight. timeout: seconds for one answer. tries:
-    attempts for one answer. The key comes from DISTILL_API_KEY and is written
-    nowhere.
+    concurrency: questions in flight. timeout, tries: seconds and attempts
+    for one answer.
     """
 
     url: str
@@ -51,33 +55,21 @@ class Server:
     concurrency: int = 16
     timeout: float = 600.0
     tries: int = 6
-    key: str = field(
-        default_factory=lambda: os.environ.get("DISTILL_API_KEY", "none"),
-        repr=False,
-    )
 
     def client(self) -> openai.OpenAI:
-        """The SDK, which tries 408, 409, 429, 5xx and silence again."""
-        limits = httpx2.Limits(max_connections=self.concurrency)
+        """The SDK; tries silence, 408, 409, 429, 5xx and rubbish again."""
         return openai.OpenAI(
             base_url=self.url,
-            api_key=self.key,
+            api_key=os.environ.get("DISTILL_API_KEY") or "no-key",
             max_retries=self.tries - 1,
-            timeout=httpx2.Timeout(self.timeout, connect=10.0, pool=None),
+            timeout=httpx2.Timeout(self.timeout, connect=10.0),
             http_client=openai.DefaultHttpxClient(
-                limits=limits,
+                limits=httpx2.Limits(max_connections=self.concurrency),
                 follow_redirects=False,
                 trust_env=False,  # no proxy between us and a local server
+                event_hooks={"response": [check_reply]},
             ),
         )
-
-    def error(self, reason: str, cure: str) -> CourseError:
-        """What went wrong there, without key or password."""
-        place = re.sub(r"//[^/@]*@", "//", self.url)
-        reason = (
-            reason if self.key == "none" else reason.replace(self.key, "***")
-        )
-        return CourseError(f"{place}: {reason}. {cure}")
 
 
 def server_traces(
@@ -87,7 +79,6 @@ def server_traces(
     *,
     profile: Profile,
     seed: int = 7,
-    progress: bool = True,
 ) -> Any:
     """`generate_traces` with the teacher behind a server.
 
@@ -108,113 +99,80 @@ def server_traces(
         }
         for number, problem in enumerate(problems)
     ]
-
-    def answers(done: int) -> Generator[Completion]:
-        return ask_all(server, bodies[done:], progress=progress)
-
     record = sampling_record(server.model, {"backend": "server"}, sampling)
-    return write_traces(problems, path, answers, record=record)
+    return write_traces(
+        problems,
+        path,
+        lambda done: ask_all(server, bodies[done:]),
+        record=record,
+    )
 
 
-def ask_all(
-    server: Server, bodies: list[dict], *, progress: bool = True
-) -> Generator[Completion]:
+def ask_all(server: Server, bodies: list[dict]) -> Generator[Completion]:
     """An answer to each request, in their order, as they come.
 
     Raises the CourseError of the first that stays without an answer, when
-    all before it are given. That, and Ctrl-C, ends the rest.
+    all before it are given. That, and Ctrl-C, ends the rest: the pool's
+    threads are daemons, so no exit waits for them.
     """
-    client, todo = server.client(), SimpleQueue()
-    bar = tqdm(total=len(bodies), desc="teacher", disable=not progress)
+    room, waiting = AHEAD * server.concurrency, iter(bodies)
+    asked: deque[AsyncResult] = deque()
+    with server.client() as client, ThreadPool(server.concurrency) as pool:
+        for _ in tqdm(bodies, desc="teacher"):
+            for body in islice(waiting, room - len(asked)):
+                asked.append(pool.apply_async(ask, (server, client, body)))
+            answer = asked.popleft()
+            while not answer.ready():
+                answer.wait(0.5)  # Windows takes no Ctrl-C in an endless one
+            yield answer.get()
 
-    def work() -> None:
-        while (job := todo.get()) is not None:
-            body, future = job
-            try:
-                future.set_result(persist(server, client, body))
-            except Exception as error:
-                future.set_exception(error)
 
-    for _ in range(server.concurrency):  # daemons: no exit waits for them
-        threading.Thread(target=work, daemon=True).start()
-    begun: deque[Future] = deque()
+def ask(server: Server, client: openai.OpenAI, body: dict) -> Completion:
+    """One whole answer; CourseError with the cure if there is none."""
     try:
-        for body in bodies:
-            begun.append(Future())
-            todo.put((body, begun[-1]))
-            if len(begun) == AHEAD * server.concurrency:
-                yield result(begun.popleft())
-                bar.update()
-        while begun:
-            yield result(begun.popleft())
-            bar.update()
-    finally:
-        client.close()  # what still waits in the queue is not sent
-        for _ in range(server.concurrency):
-            todo.put(None)
-        bar.close()
-
-
-def result(future: Future) -> Completion:
-    """Its result; Windows takes no Ctrl-C inside of an endless wait."""
-    while not future.done():
-        wait([future], timeout=0.5)
-    return future.result()
-
-
-def persist(server: Server, client: openai.OpenAI, body: dict) -> Completion:
-    """Ask until there is a whole answer; CourseError with the cure if not."""
-    try:
-        for left in reversed(range(server.tries)):
-            reply = post(client, body)
-            try:
-                return read_reply(reply)
-            except (ValueError, LookupError, TypeError) as error:
-                reason = f"{type(error).__name__} in {reply.text[:80]!r}"
-                if not left:
-                    raise server.error(
-                        f"no whole chat completion, but {reason}",
-                        "Is this an OpenAI-compatible server?",
-                    ) from error
-    except openai.APIStatusError as error:
-        raise server.error(
-            f"status {error.status_code}, {error.response.text[:200]!r}",
-            "Check the model's name and DISTILL_API_KEY, or lower "
-            "--concurrency if it is busy.",
-        ) from None
-    except openai.APIConnectionError as error:
-        late = isinstance(error.__cause__, httpx2.ReadTimeout)
-        raise server.error(
-            f"no answer in {server.tries} tries",
-            f"One takes longer than {server.timeout:g} seconds: raise "
-            "--timeout, or lower --concurrency."
-            if late
-            else "Is the server running, and is the address right, with /v1 "
-            "at its end?",
-        ) from error
+        return read_reply(post(client, body))
+    except openai.APIError as error:
+        cause = error.__cause__ or error
+        reason = f"{cause!r} in {server.tries} tries of {server.timeout:g} s"
+        if isinstance(error, openai.APIStatusError):
+            text = error.response.text[:200]
+            reason = f"status {error.status_code}, {text!r}"
+    cure = next(CURES[kind] for kind in CURES if isinstance(cause, kind))
+    place = re.sub(r"//[^/@]*@", "//", server.url)  # without a password
+    reason = reason.replace(client.api_key, "***")
+    raise CourseError(f"{place}: {reason}. {cure}")
 
 
 def post(client: openai.OpenAI, body: dict) -> httpx2.Response:
-    """One request, said in other words if `top_k` is refused."""
+    """One request, in other words for `transformers serve`.
+
+    That refuses `top_k`. It takes a generation configuration as text, and
+    whether to sample from there alone, whatever the temperature.
+    """
     options = {"cast_to": httpx2.Response}
     try:
         return client.post("/chat/completions", body=body, **options)
     except openai.UnprocessableEntityError as error:
         if "top_k" not in error.response.text:
             raise
-    body = other_words(body)
+    body = dict(body)
+    sampling = {
+        "do_sample": body["temperature"] > 0,
+        "top_k": body.pop("top_k"),
+    }
+    body["generation_config"] = json.dumps(sampling)
     return client.post("/chat/completions", body=body, **options)
 
 
-def other_words(body: dict[str, Any]) -> dict[str, Any]:
-    """The same request for `transformers serve`, which refuses `top_k`.
-
-    It takes a generation configuration as text, and whether to sample from
-    there alone: a temperature does not switch sampling on.
-    """
-    sampling = {"do_sample": body["temperature"] > 0, "top_k": body["top_k"]}
-    rest = {key: value for key, value in body.items() if key != "top_k"}
-    return rest | {"generation_config": json.dumps(sampling)}
+def check_reply(reply: httpx2.Response) -> None:
+    """Raise what the SDK tries again, for a reply that is no whole answer."""
+    if reply.is_success:
+        reply.read()
+        try:
+            read_reply(reply)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = f"{error!r} in {reply.text[:80]!r}"
+            raise httpx2.DecodingError(reason) from error
 
 
 def read_reply(reply: httpx2.Response) -> Completion:

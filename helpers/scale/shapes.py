@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from helpers import CourseError
-from helpers.cli.environment import REPOSITORY
-from helpers.profiles import revision_of
+from helpers.profiles import DATA, revision_of
 
-CONFIGS = REPOSITORY / "data" / "configs"
-NORMED_HEADS = ("qwen3", "gemma3_text")  # norms on queries and keys
-BIASED = ("qwen2",)
-FAMILIES = ("llama", *NORMED_HEADS, *BIASED)
+CONFIGS = DATA / "configs"
 
 
-PlanError = CourseError  # the name that older callers catch
+FAMILIES = {  # of a layer: norms as wide as it, norms on heads, biases
+    "llama": (2, 0, 0),
+    "qwen2": (2, 0, 1),  # biases on queries, keys and values
+    "qwen3": (2, 1, 0),  # norms on queries and keys
+    "gemma3_text": (4, 1, 0),
+}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a config that decide memory; heads are per layer.
-
-    window: tokens that a sliding layer looks back, 0 without such layers.
-    sliding: how many layers slide.
-    """
+    """The numbers of a config that decide memory; heads are per layer."""
 
     family: str
     vocabulary: int
@@ -43,13 +40,8 @@ class Shape:
     head_dim: int
     feed_forward: int
     tied: bool
-    window: int = 0
-    sliding: int = 0
-
-    @property
-    def linear(self) -> int:
-        """Weights in the seven projections: 4-bit, and under adapters."""
-        return self.layers * sum(a * b for a, b in self.projections)
+    window: int = 0  # tokens that a sliding layer looks back
+    sliding: int = 0  # how many layers slide
 
     @property
     def projections(self) -> list[tuple[int, int]]:
@@ -59,6 +51,11 @@ class Shape:
         return [(q, d), (kv, d), (kv, d), (d, q), (f, d), (f, d), (d, f)]
 
     @property
+    def linear(self) -> int:
+        """Weights in the seven projections: 4-bit, and under adapters."""
+        return self.layers * sum(a * b for a, b in self.projections)
+
+    @property
     def embedding(self) -> int:
         """Weights of the embedding, and of the head where it is not tied."""
         return self.vocabulary * self.width * (1 if self.tied else 2)
@@ -66,12 +63,11 @@ class Shape:
     @property
     def norms(self) -> int:
         """Norms and biases: few, never quantized."""
-        gemma = self.family == "gemma3_text"
-        a_layer = self.width * (4 if gemma else 2)
-        if self.family in NORMED_HEADS:
-            a_layer += 2 * self.head_dim
-        if self.family in BIASED:
-            a_layer += (self.heads + 2 * self.kv_heads) * self.head_dim
+        norms, head_norms, biases = FAMILIES[self.family]
+        biases *= self.heads + 2 * self.kv_heads
+        a_layer = (
+            norms * self.width + (2 * head_norms + biases) * self.head_dim
+        )
         return self.layers * a_layer + self.width
 
     @property
@@ -88,25 +84,27 @@ class Shape:
 
         Norms keep float32 copies (4 bytes), everything else bfloat16 (2).
         """
-        gemma = self.family == "gemma3_text"
-        normed = self.family in NORMED_HEADS
-        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        width = (26 if gemma else 18) * self.width
-        heads = (10 if normed else 6) * q + (8 if normed else 4) * kv
-        return width + heads + 8 * self.feed_forward + 14 * rank
+        norms, head_norms, _ = FAMILIES[self.family]
+        return (
+            (4 * norms + 2 * 5) * self.width
+            + (4 * head_norms + 2 * 3) * self.heads * self.head_dim
+            + (4 * head_norms + 2 * 2) * self.kv_heads * self.head_dim
+            + 2 * 4 * self.feed_forward
+            + 2 * 7 * rank
+        )
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values in bfloat16 for one row of `tokens`."""
-        kept = self.sliding * min(tokens, self.window or tokens)
-        kept += (self.layers - self.sliding) * tokens
-        return 2 * 2 * self.kv_heads * self.head_dim * kept
+        looked_at = self.sliding * min(tokens, self.window or tokens)
+        looked_at += (self.layers - self.sliding) * tokens
+        return 2 * 2 * self.kv_heads * self.head_dim * looked_at
 
 
 def read_shape(config: Mapping[str, Any]) -> Shape:
-    """The shape in the text of a config.json.
+    """The shape in a config.json.
 
-    Raises CourseError for an architecture that was not counted here, and for
-    one that lacks a number.
+    Raises CourseError for an architecture that was not counted, KeyError for
+    a number that is missing.
     """
     config = config.get("text_config") or config  # Gemma 3 from 4B up
     family = str(config.get("model_type"))
@@ -115,36 +113,25 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             f"model_type {family!r} has not been counted here. Known are "
             f"{', '.join(FAMILIES)}; mixtures of experts are not among them."
         )
-    try:
-        layers, heads = (
-            config["num_hidden_layers"],
-            config["num_attention_heads"],
-        )
-        kinds = config.get("layer_types") or []
-        every = config.get("_sliding_window_pattern") or config.get(
-            "sliding_window_pattern"
-        )
-        sliding = sum(kind == "sliding_attention" for kind in kinds)
-        if not kinds and every and config.get("sliding_window"):
-            sliding = layers - layers // every
-        return Shape(
-            family=family,
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            layers=layers,
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            feed_forward=config["intermediate_size"],
-            tied=config.get("tie_word_embeddings", family == "gemma3_text"),
-            window=(config.get("sliding_window") or 0) if sliding else 0,
-            sliding=sliding,
-        )
-    except KeyError as error:
-        raise CourseError(
-            f"the config has no {error.args[0]!r}. Give the config.json of "
-            "a Hugging Face model folder."
-        ) from error
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    heads, pattern = config["num_attention_heads"], "sliding_window_pattern"
+    every = config.get(f"_{pattern}") or config.get(pattern)
+    sliding = layers - layers // every if every else 0
+    if kinds := config.get("layer_types"):
+        sliding = kinds.count("sliding_attention")
+    return Shape(
+        family=family,
+        vocabulary=config["vocab_size"],
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or width // heads,
+        feed_forward=config["intermediate_size"],
+        tied=config.get("tie_word_embeddings", family == "gemma3_text"),
+        window=config["sliding_window"] if sliding else 0,
+        sliding=sliding,
+    )
 
 
 def known_models() -> list[str]:
@@ -159,38 +146,30 @@ def load_shape(name: str) -> Shape:
     Any other hub id is looked up on the hub: its config alone, some
     kilobytes. Raises CourseError when there is none to be had.
     """
-    folder, shipped = Path(name), CONFIGS / f"{Path(name).name}.json"
-    local = folder.is_absolute() or name.startswith(".")
-    if local and not (folder / "config.json").is_file():
-        raise CourseError(
-            f"{folder.name}: no config.json in that folder. Name a Hugging "
-            "Face model folder, or a hub id."
-        )
-    if (folder / "config.json").is_file():
-        path = folder / "config.json"
-    elif shipped.is_file():
-        path = shipped
-    else:
-        path = from_hub(name)
+    path = config_path(name)
     try:
         return read_shape(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
-        if isinstance(error, CourseError):
-            raise
+    except CourseError:
+        raise
+    except (OSError, ValueError, LookupError, AttributeError) as error:
         raise CourseError(
-            f"{path.name} of {folder.name} cannot be read: {error}. Give a "
-            "folder with a config.json, or a hub id."
+            f"{path.name} of {Path(name).name} cannot be read ({error!r}). "
+            "Give a folder with a config.json, or a hub id."
         ) from error
 
 
-def from_hub(name: str) -> Path:
-    """Fetch the config.json of a hub model; CourseError where it fails."""
+def config_path(name: str) -> Path:
+    """Where a model's config is; from the hub, if nowhere here."""
+    path, shipped = Path(name) / "config.json", f"{Path(name).name}.json"
+    if path.is_file() or path.is_absolute() or name.startswith("."):
+        return path
+    if (CONFIGS / shipped).is_file():
+        return CONFIGS / shipped
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(
-            hf_hub_download(name, "config.json", revision=revision_of(name))
-        )
+        revision = revision_of(name)
+        return Path(hf_hub_download(name, path.name, revision=revision))
     except Exception as error:  # the hub raises many kinds
         raise CourseError(
             f"no config for {name!r} ({type(error).__name__}). Give a folder "

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from helpers.models import processes, weights_hash
+from helpers.models import processes
 from helpers.profiles import Profile, write_atomic
-from helpers.traces import (
-    TraceFileError,
-    asked,
-    check_fit,
-    generate_traces,
-    load_traces,
-    read_traces,
-    sampling_record,
-)
+from helpers.traces import TraceFileError, asked, generate_traces, read_traces
 
 
 def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
@@ -32,11 +26,11 @@ def answered(path: Path, problems: list[dict], profile: Profile) -> bool:
     TraceFileError for a broken file.
     """
     rows = read_traces(path) if path.exists() else []
-    wanted = asdict(profile.sampling())
-    del wanted["seed"]
+    settings = asdict(profile.sampling())
+    del settings["seed"]
     return len(rows) == len(problems) and all(
         asked(problem).items() <= row.items()
-        and wanted.items() <= row["sampling"].items()
+        and settings.items() <= row["sampling"].items()
         for row, problem in zip(rows, problems, strict=True)
     )
 
@@ -50,80 +44,54 @@ def shared_traces(
     seed: int = 7,
 ) -> Any:
     """`generate_traces`, the problems dealt out to all processes."""
-    weights = {"teacher_sha256": weights_hash(teacher.model)[:12]}
-    sampling = profile.sampling(seed)
-
-    def write(share: list[dict], part: Path) -> Any:
-        return generate_traces(
-            share,
-            teacher.model,
-            teacher.tokenizer,
-            part,
-            profile=profile,
-            seed=seed,
-            progress=processes().is_main_process,
-        )
-
-    return write_share(
-        problems,
-        path,
-        write,
-        record=sampling_record(profile.teacher, weights, sampling),
-        shard=(processes().process_index, processes().num_processes),
+    here = processes()
+    write = partial(
+        generate_traces,
+        teacher=teacher.model,
+        tokenizer=teacher.tokenizer,
+        profile=profile,
+        seed=seed,
+        progress=here.is_main_process,
     )
+    shard = (here.process_index, here.num_processes)
+    return write_share(problems, path, write, shard=shard)
 
 
 def write_share(
     problems: list[dict],
     path: Path,
-    write: Callable[[list[dict], Path], Any],
+    write: Callable[..., Any],
     *,
-    record: dict[str, Any],
     shard: tuple[int, int],
 ) -> Any:
-    """Let `write` answer one share; returns the whole file as a Dataset.
+    """Let `write(problems, path=...)` answer a share; returns the whole file.
 
     shard: which share, counted from 0, and of how many. None is returned
     while other shards are at work. Raises TraceFileError when `path` already
-    holds only some of the answers.
+    holds only some of the answers, or was made for something else.
     """
-    which, count = shard
-    if count == 1:
-        return write(problems, path)
-    if path.exists():
-        rows = read_traces(path)
-        check_fit(rows, problems, record, path.name)
-        if len(rows) < len(problems):
-            raise TraceFileError(
-                f"{path.name} holds {len(rows)} of {len(problems)} answers. "
-                "Continue it with one process, or name another file."
-            )
-        return load_traces(path)
-    write(problems[which::count], part_path(path, which, count))
-    processes().wait_for_everyone()
-    if processes().is_main_process and complete(path, problems, count):
-        try:
-            merge_parts(path, problems, count)
-        except TraceFileError:
-            if not path.exists():  # else another shard has just done it
-                raise
-    processes().wait_for_everyone()
-    return load_traces(path) if path.exists() else None
+    here, (which, count) = processes(), shard
+    if count > 1 and not path.exists():
+        if share := problems[which::count]:
+            write(share, path=part_path(path, which, count))
+        here.wait_for_everyone()
+        if here.is_main_process:
+            with suppress(TraceFileError):  # not all are there, or no longer
+                merge_parts(path, problems, count)
+        here.wait_for_everyone()
+        if not path.exists():
+            return None
+    elif count > 1 and path.read_bytes().count(b"\n") < len(problems):
+        raise TraceFileError(
+            f"{path.name} does not hold all {len(problems)} answers. Continue "
+            "it with one process, or name another file."
+        )
+    return write(problems, path=path)
 
 
 def part_path(path: Path, which: int, count: int) -> Path:
     """Where one of several keeps its share of a trace file."""
     return path.with_name(f"{path.stem}.part{which}of{count}{path.suffix}")
-
-
-def complete(path: Path, problems: list[dict], count: int) -> bool:
-    """Whether every part has a line for each of its problems."""
-    parts = [part_path(path, which, count) for which in range(count)]
-    return all(
-        part.exists()
-        and part.read_bytes().count(b"\n") == len(problems[which::count])
-        for which, part in enumerate(parts)
-    )
 
 
 def merge_parts(path: Path, problems: list[dict], count: int) -> None:
@@ -132,7 +100,8 @@ def merge_parts(path: Path, problems: list[dict], count: int) -> None:
     The file appears complete or not at all, and only then do the parts go.
     Raises TraceFileError when a part is missing or an answer is.
     """
-    parts = [part_path(path, which, count) for which in range(count)]
+    shares = range(min(count, len(problems)))
+    parts = [part_path(path, which, count) for which in shares]
     rows = {row["id"]: row for part in parts for row in read_traces(part)}
     missing = [p["id"] for p in problems if p["id"] not in rows]
     if missing:
@@ -140,10 +109,7 @@ def merge_parts(path: Path, problems: list[dict], count: int) -> None:
             f"{len(missing)} of {len(problems)} answers are missing, the "
             f"first is {missing[0]!r}. Start the same command again."
         )
-    lines = (
-        json.dumps(rows[problem["id"]], ensure_ascii=False) + "\n"
-        for problem in problems
-    )
-    write_atomic(path, "".join(lines))
+    merged = (json.dumps(rows[p["id"]], ensure_ascii=False) for p in problems)
+    write_atomic(path, "\n".join(merged) + "\n")
     for part in parts:
         part.unlink(missing_ok=True)

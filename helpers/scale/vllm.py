@@ -1,19 +1,19 @@
 """Traces from vLLM's engine in this process: many prompts at a time.
 
-The prompts, the file and its resume are those of the local backend; only who
-computes is another. vLLM pins a torch and a numpy of its own, so it lives in
-an environment of its own, and is started there from the course's folder:
+Only who computes is another: prompts, file and resume are those of the local
+backend. vLLM pins a torch of its own, so it lives in an environment of its
+own, and is started there from the course's folder:
 
     python3 -m venv vllm-env
     vllm-env/bin/pip install vllm==0.33.0 datasets accelerate
     vllm-env/bin/python -m helpers.scale.vllm --profile full
 
 The engine gets all missing problems at once and fills the place of a finished
-answer with the next one. The seed is the engine's own: one for each request
-would switch its fast sampler off. So a run that was interrupted ends in other
-words than one that was not. The teacher is loaded in the profile's dtype,
-never in 4 bits. We have read the API in vLLM 0.33.0's sources and run an
-earlier version of this on 0.32.0 built for CPUs, never on a GPU.
+answer with the next one. The seed is the engine's: one for each request would
+switch its fast sampler off. So an interrupted run ends in other words than a
+whole one. The teacher is loaded in the profile's dtype, never in 4 bits. We
+have read the API in vLLM 0.33.0's sources and run an earlier version of this
+on 0.32.0 built for CPUs, never on a GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from helpers import CourseError, chat, select_profile
 from helpers.cli.commands import command_parser
 from helpers.generate import Completion
 from helpers.models import check_model_id, processes
-from helpers.profiles import Profile, Sampling, revision_of
+from helpers.profiles import Profile, revision_of
 from helpers.scale.shards import write_share
 from helpers.traces import sampling_record, teacher_messages, write_traces
 
@@ -42,7 +42,6 @@ def vllm_traces(
     gpus: int = 1,
     shard: tuple[int, int] = (0, 1),
     seed: int = 7,
-    progress: bool = True,
 ) -> Any:
     """`generate_traces` by vLLM, the teacher split over that many GPUs.
 
@@ -56,109 +55,93 @@ def vllm_traces(
 
     if processes().num_processes > 1:
         raise CourseError(
-            "vLLM starts its own processes. Start it without a launcher: "
-            "once with --tensor-parallel, or once a card with --shard 0/2, "
-            "--shard 1/2 and so on."
+            "vLLM starts its own processes: leave the launcher out. Several "
+            "cards: --tensor-parallel, or --shard 0/2, --shard 1/2 and so on."
         )
     name = check_model_id(profile.teacher)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision_of(name))
-    sampling = profile.sampling(seed)
     made_by = {"backend": "vllm", "dtype": profile.dtype, "seeds": "engine"}
-    record = sampling_record(name, made_by, sampling)
+    record = sampling_record(name, made_by, profile.sampling(seed))
 
-    def write(share: list[dict], part: Path) -> Any:
-        asked = [teacher_messages(row["question"], profile) for row in share]
-        prompts = [chat.prompt_ids(messages, tokenizer) for messages in asked]
+    def write(problems: list[dict], path: Path) -> Any:
+        questions = [row["question"] for row in problems]
+        chats = [teacher_messages(text, profile) for text in questions]
 
         def answers(done: int) -> Generator[Completion]:
-            length = max(map(len, prompts)) + sampling.max_new_tokens
-            engine = start_engine(profile, length, gpus, seed)
-            params = sampling_params(sampling, tokenizer)
-            outputs = in_order(engine, prompts[done:], params)
-            for messages in tqdm(asked[done:], disable=not progress):
-                yield read_output(next(outputs), messages, tokenizer)
+            longest = max(len(chat.prompt_ids(c, tokenizer)) for c in chats)
+            started = start_engine(profile, tokenizer, longest, gpus, seed)
+            return ask_all(*started, chats[done:], tokenizer)
 
-        return write_traces(share, part, answers, record=record)
+        return write_traces(problems, path, answers, record=record)
 
-    return write_share(problems, path, write, record=record, shard=shard)
+    return write_share(problems, path, write, shard=shard)
 
 
-def in_order(
-    engine: Any, prompts: list[list[int]], params: Any
-) -> Generator[Any]:
-    """vLLM's output for each prompt, as soon as all before it are there."""
-    for number, ids in enumerate(prompts):
-        engine.add_request(str(number), {"prompt_token_ids": ids}, params)
-    done: dict[str, Any] = {}
-    for number in range(len(prompts)):
-        while str(number) not in done:
-            done |= {
-                out.request_id: out for out in engine.step() if out.finished
-            }
-        yield done.pop(str(number)).outputs[0]
-
-
-def start_engine(profile: Profile, length: int, gpus: int, seed: int) -> Any:
-    """The teacher in vLLM, for prompts and answers of `length` tokens.
+def start_engine(
+    profile: Profile, tokenizer: Any, longest: int, gpus: int, seed: int
+) -> tuple[Any, Any]:
+    """The teacher in vLLM, and how it samples; longest: tokens of a prompt.
 
     The context is no longer than needed: that of a model made for very long
     ones would not fit beside its weights. Raises CourseError without vLLM.
     """
     try:
-        from vllm import EngineArgs, LLMEngine
+        from vllm import EngineArgs, LLMEngine, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
     except ImportError as error:
         raise CourseError(
-            f"vLLM cannot be imported here ({error}). Make an environment of "
-            "its own: `python3 -m venv vllm-env`, `vllm-env/bin/pip install "
-            "vllm==0.33.0 datasets accelerate`, then from the course's folder "
-            "`vllm-env/bin/python -m helpers.scale.vllm` with the options of "
-            "`traces`."
+            f"vLLM cannot be imported here ({error}). In an environment of "
+            "its own: `pip install vllm==0.33.0 datasets accelerate`, then "
+            "`python -m helpers.scale.vllm` with the options of `traces`."
         ) from error
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            model=profile.teacher,
-            revision=revision_of(profile.teacher),
-            dtype=profile.dtype,
-            seed=seed,
-            tensor_parallel_size=gpus,
-            max_model_len=length,
-        )
-    )
-
-
-def sampling_params(sampling: Sampling, tokenizer: Any) -> Any:
-    """One for all; tokens stay tokens, `completion_text` decodes them."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)[0]
-    return SamplingParams(
+    sampling = profile.sampling(seed)
+    turn = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
+    params = SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         max_tokens=sampling.max_new_tokens,
-        stop_token_ids=[turn],
-        detokenize=False,
+        stop_token_ids=turn[:1],
+        detokenize=False,  # `completion_text` does
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+    settings = EngineArgs(
+        model=profile.teacher,
+        revision=revision_of(profile.teacher),
+        dtype=profile.dtype,
+        seed=seed,
+        tensor_parallel_size=gpus,
+        max_model_len=longest + sampling.max_new_tokens,
+    )
+    return LLMEngine.from_engine_args(settings), params
 
 
-def read_output(
-    output: Any, messages: chat.Messages, tokenizer: Any
-) -> Completion:
-    """One of vLLM's outputs as the local backend would have given it.
+def ask_all(
+    engine: Any, params: Any, chats: list[chat.Messages], tokenizer: Any
+) -> Generator[Completion]:
+    """The answer to each chat, as soon as all before it are there.
 
-    Raises CourseError for an answer that neither ended nor met the limit.
+    Raises CourseError for one that neither ended nor met the limit.
     """
-    if output.finish_reason not in ("stop", "length"):
-        raise CourseError(
-            f"vLLM broke an answer off ({output.finish_reason!r}). Start the "
-            "same command again; it continues with that answer."
-        )
-    ids = list(output.token_ids)
-    prompt = chat.render(messages, tokenizer, generate=True)
-    text = chat.completion_text(ids, prompt, tokenizer)
-    return Completion(text, len(ids), output.finish_reason)
+    for number, messages in enumerate(chats):
+        prompt = {"prompt_token_ids": chat.prompt_ids(messages, tokenizer)}
+        engine.add_request(str(number), prompt, params)
+    done: dict[str, Any] = {}
+    for number, messages in enumerate(tqdm(chats, desc="teacher")):
+        while str(number) not in done:
+            done |= {
+                out.request_id: out for out in engine.step() if out.finished
+            }
+        output = done.pop(str(number)).outputs[0]
+        if output.finish_reason not in ("stop", "length"):
+            raise CourseError(
+                f"vLLM broke an answer off ({output.finish_reason!r}). Start "
+                "the same command again; it continues with that answer."
+            )
+        ids = list(output.token_ids)
+        rendered = chat.render(messages, tokenizer, generate=True)
+        text = chat.completion_text(ids, rendered, tokenizer)
+        yield Completion(text, len(ids), output.finish_reason)
 
 
 def main(argv: list[str]) -> int:
@@ -171,4 +154,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

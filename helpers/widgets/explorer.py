@@ -1,22 +1,28 @@
-"""What the sliders of notebooks 01, 06 and 10 have in common."""
+"""What all sliders of the course have in common."""
 
 from __future__ import annotations
+
+from html import escape
 
 import ipywidgets
 from IPython.display import Image
 
+from helpers import CourseError
+from helpers.plots.style import SIZE, to_png
+
 
 class Explorer:
-    """Controls, a line of numbers, and a picture that follows them.
+    """Controls, a line of HTML, and a picture that follows them.
 
-    A subclass makes its controls, hands them to `watch`, and fills `status`
-    and `picture` in `draw`. width: of the picture, in pixels.
+    A subclass makes its controls and hands them to `watch`. Its `words()`
+    give the line, its `paint(figure)` fills an empty figure; a CourseError
+    there takes their place. size: of the picture, in inches of 100 pixels.
     """
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, size: tuple[float, float] = SIZE) -> None:
+        self.size = size
         self.status = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", width=width)
-        self.controls: tuple[ipywidgets.Widget, ...] = ()
+        self.picture = ipywidgets.Image(format="png", width=int(100 * size[0]))
 
     def watch(self, *controls: ipywidgets.Widget) -> None:
         """Draw now, and whenever one of these changes."""
@@ -25,6 +31,15 @@ class Explorer:
             control.observe(lambda _: self.draw(), names="value")
         self.draw()
 
+    def draw(self) -> None:
+        """Words and picture of the present settings, or why there are none."""
+        try:
+            self.status.value = self.words()
+            self.picture.value = to_png(self.paint, size=self.size)
+        except CourseError as error:
+            self.status.value = escape(str(error))
+            self.picture.value = b""
+
     def show(self) -> ipywidgets.VBox:
         """The widget, to be the last value of a cell."""
         row = ipywidgets.Box(self.controls, layout={"flex_flow": "row wrap"})
@@ -32,5 +47,5 @@ class Explorer:
 
     def still(self) -> Image:
         """The picture as it is now, for readers without a kernel."""
-        width = int(self.picture.width)
-        return Image(data=bytes(self.picture.value), format="png", width=width)
+        png = bytes(self.picture.value)
+        return Image(data=png, width=int(self.picture.width))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from helpers.features import MAPS, Pairs, layer_map
 from helpers.plots.features import layer_grid
-from helpers.plots.style import headline, to_png
+from helpers.plots.style import headline
 from helpers.widgets.explorer import Explorer
 
 
@@ -23,7 +23,7 @@ class LayerMapExplorer(Explorer):
     def __init__(
         self, grid: Any, widths: tuple[int, int], start: str = "even"
     ) -> None:
-        super().__init__(width=700)
+        super().__init__(size=(7.0, 4.4))
         self.grid, self.widths = grid, widths
         self.choice = ipywidgets.Dropdown(
             options=[*MAPS, "reversed"], value=start, description="layer map"
@@ -32,32 +32,21 @@ class LayerMapExplorer(Explorer):
 
     def pairs(self) -> Pairs:
         """The chosen map; `reversed` pairs early with late on purpose."""
-        student, teacher = (size - 1 for size in self.grid.shape)
+        depths = [size - 1 for size in self.grid.shape]
         if self.choice.value == "reversed":
-            even = layer_map("even", student, teacher)
-            return tuple(
-                (own, other)
-                for (own, _), (_, other) in zip(even, even[::-1], strict=True)
-            )
-        return layer_map(self.choice.value, student, teacher, self.grid)
+            student, teacher = zip(*layer_map("even", *depths), strict=True)
+            return tuple(zip(student, teacher[::-1], strict=True))
+        return layer_map(self.choice.value, *depths, self.grid)
 
     def words(self) -> str:
         """Pairs, projector parameters and mean CKA of the chosen map."""
         pairs = self.pairs()
-        shown = ", ".join(f"{own} → {other}" for own, other in pairs)
+        arrows = ", ".join(f"{s} → {t}" for s, t in pairs)
         count = len(pairs) * self.widths[0] * self.widths[1]
-        mean = sum(self.grid[own, other].item() for own, other in pairs)
-        return (
-            f"{shown}: {count:,} projector parameters, mean CKA "
-            f"{mean / len(pairs):.2f}"
-        )
+        mean = sum(self.grid[s, t].item() for s, t in pairs) / len(pairs)
+        return f"{arrows}: {count:,} projector parameters, mean CKA {mean:.2f}"
 
-    def draw(self) -> None:
-        """Redraw for the chosen map."""
-        self.status.value = self.words()
-
-        def fill(drawn: Figure) -> None:
-            headline(drawn, f"Layer map {self.choice.value}: {self.words()}")
-            layer_grid(self.grid, pairs=self.pairs(), ax=drawn.subplots())
-
-        self.picture.value = to_png(fill, size=(7.0, 4.4))
+    def paint(self, drawn: Figure) -> None:
+        """The grid, with the chosen map's pairs in frames."""
+        headline(drawn, f"Layer map {self.choice.value}: {self.words()}")
+        layer_grid(self.grid, pairs=self.pairs(), ax=drawn.subplots())

@@ -1,8 +1,4 @@
-"""Widgets of notebook 01: a temperature, and a choice of divergence.
-
-Both compute within a fraction of a second and leave a picture of their
-default state through `still()`, for readers without a kernel.
-"""
+"""The sliders of notebook 01: a temperature, and a choice of divergence."""
 
 from __future__ import annotations
 
@@ -16,12 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.losses import divergence
-from helpers.plots.style import headline, to_png
-from helpers.plots.theory import (
-    gradient_plot,
-    next_token_plot,
-    two_peaks_plot,
-)
+from helpers.plots.style import headline
+from helpers.plots.theory import gradient_plot, next_token_plot, two_peaks_plot
 from helpers.widgets.explorer import Explorer
 
 KINDS = ("forward", "reverse", "jsd", "skew")
@@ -41,7 +33,6 @@ class Reading:
     divergence's gradient in the student's logits, and T * T times it.
     """
 
-    temperature: float
     teacher: Tensor
     student: Tensor
     bits: float
@@ -61,35 +52,25 @@ def read(
     log_p = (teacher_logits.double() / temperature).log_softmax(dim=-1)
     log_q = (student_logits.double() / temperature).log_softmax(dim=-1)
     p, q = log_p.exp(), log_q.exp()
+    bits = -torch.xlogy(p, p).sum().item() / math.log(2)
+    kl = (p * (log_p - log_q)).nan_to_num(0.0).sum().item()
     gradient = ((q - p) / temperature).norm().item()
-    return Reading(
-        temperature=temperature,
-        teacher=p,
-        student=q,
-        bits=-torch.xlogy(p, p).sum().item() / math.log(2),
-        kl=(p * (log_p - log_q)).nan_to_num(0.0).sum().item(),
-        gradient=gradient,
-        scaled=temperature**2 * gradient,
-    )
+    return Reading(p, q, bits, kl, gradient, temperature**2 * gradient)
 
 
 class TemperatureExplorer(Explorer):
-    """A slider for T over one real position of teacher and student.
-
-    Left the distributions, right the size of the gradient with and without
-    T * T, above both the numbers.
-    """
+    """A slider for T over both models' logits (vocab,) at one position."""
 
     def __init__(
         self, teacher_logits: Tensor, student_logits: Tensor, tokenizer: Any
     ) -> None:
-        super().__init__(width=950)
-        self.teacher = teacher_logits.detach().cpu()
-        self.student = student_logits.detach().cpu()
-        self.plain = read(self.teacher, self.student, 1.0)
-        self.top = self.plain.teacher.topk(SHOWN).indices
+        super().__init__(size=(9.5, 4.0))
+        self.logits = teacher_logits.cpu(), student_logits.cpu()
+        self.plain = read(*self.logits, 1.0).teacher
+        self.top = self.plain.topk(SHOWN).indices
         self.names = [repr(tokenizer.decode([i])) for i in self.top.tolist()]
-        self.curve = [read(self.teacher, self.student, t) for t in CURVE]
+        curve = [read(*self.logits, t) for t in CURVE]
+        self.norms = [r.gradient for r in curve], [r.scaled for r in curve]
         self.slider = ipywidgets.FloatSlider(
             value=2.0, min=0.25, max=10.0, step=0.25,
             description="temperature", style={"description_width": "initial"},
@@ -97,39 +78,28 @@ class TemperatureExplorer(Explorer):
         self.watch(self.slider)
 
     def draw(self) -> None:
-        """Numbers and picture at the slider's temperature."""
-        now = read(self.teacher, self.student, self.slider.value)
-        self.status.value = (
-            f"T = {now.temperature:g}: entropy <b>{now.bits:.2f} bits</b>, "
-            f"KL to the student <b>{now.kl:.3f} nats</b>, gradient "
-            f"<b>{now.gradient:.3f}</b> without T², "
-            f"<b>{now.scaled:.3f}</b> with it"
-        )
-        title = (
-            f"At T = {now.temperature:g} the teacher's entropy is "
-            f"{now.bits:.2f} bits"
+        """Read at the slider's temperature, and redraw."""
+        self.now = read(*self.logits, self.slider.value)
+        super().draw()
+
+    def words(self) -> str:
+        """Entropy, divergence and gradient."""
+        return (
+            f"T = {self.slider.value:g}: entropy <b>{self.now.bits:.2f} "
+            f"bits</b>, KL to the student <b>{self.now.kl:.3f} nats</b>, "
+            f"gradient <b>{self.now.gradient:.3f}</b> without T², "
+            f"<b>{self.now.scaled:.3f}</b> with it"
         )
 
-        def fill(drawn: Figure) -> None:
-            headline(drawn, title)
-            left, right = drawn.subplots(1, 2)
-            next_token_plot(
-                self.names,
-                self.plain.teacher[self.top],
-                now.teacher[self.top],
-                now.student[self.top],
-                temperature=now.temperature,
-                ax=left,
-            )
-            gradient_plot(
-                CURVE,
-                [reading.gradient for reading in self.curve],
-                [reading.scaled for reading in self.curve],
-                mark=now.temperature,
-                ax=right,
-            )
-
-        self.picture.value = to_png(fill, size=(9.5, 4.0))
+    def paint(self, drawn: Figure) -> None:
+        """The distributions, and the gradient's norm over T."""
+        t, now = self.slider.value, self.now
+        title = f"At T = {t:g} the teacher's entropy is {now.bits:.2f} bits"
+        headline(drawn, title)
+        left, right = drawn.subplots(1, 2)
+        shown = [p[self.top] for p in (self.plain, now.teacher, now.student)]
+        next_token_plot(self.names, *shown, temperature=t, ax=left)
+        gradient_plot(CURVE, *self.norms, mark=t, ax=right)
 
 
 def two_peaks() -> tuple[Tensor, Tensor]:
@@ -177,14 +147,10 @@ def best_bell(kind: str, *, beta: float = 0.5, skew: float = 0.1) -> Bell:
     )  # fmt: skip
     best = int(values.argmin())
     mass = bells[best].softmax(dim=-1)
-    mean = (mass * grid).sum()
-    return Bell(
-        probabilities=mass,
-        mean=mean.item(),
-        deviation=(mass * (grid - mean) ** 2).sum().sqrt().item(),
-        valley=mass[grid.abs() < VALLEY].sum().item(),
-        value=values[best].item(),
-    )
+    mean = (mass * grid).sum().item()
+    deviation = (mass * (grid - mean) ** 2).sum().sqrt().item()
+    valley = mass[grid.abs() < VALLEY].sum().item()
+    return Bell(mass, mean, deviation, valley, values[best].item())
 
 
 class DivergenceExplorer(Explorer):
@@ -195,7 +161,7 @@ class DivergenceExplorer(Explorer):
     """
 
     def __init__(self, kind: str = "forward") -> None:
-        super().__init__(width=760)
+        super().__init__()
         self.grid, self.teacher = two_peaks()
         self.kind = ipywidgets.Dropdown(
             options=KINDS, value=kind, description="divergence"
@@ -206,41 +172,37 @@ class DivergenceExplorer(Explorer):
             )
             for name, value in (("beta", 0.5), ("skew", 0.1))
         )
+        self.settings = {"jsd": self.beta, "skew": self.skew}
         self.watch(self.kind, self.beta, self.skew)
 
     def name(self) -> str:
         """The divergence in force, with its setting."""
         kind = self.kind.value
-        setting = {
-            "jsd": f", beta = {self.beta.value:g}",
-            "skew": f", skew = {self.skew.value:g}",
-        }
-        return kind + setting.get(kind, "")
+        if kind not in self.settings:
+            return kind
+        setting = self.settings[kind]
+        return f"{kind}, {setting.description} = {setting.value:g}"
 
     def draw(self) -> None:
         """Fit again, and redraw."""
         kind = self.kind.value
-        self.beta.disabled = kind != "jsd"
-        self.skew.disabled = kind != "skew"
-        bell = best_bell(kind, beta=self.beta.value, skew=self.skew.value)
-        self.status.value = (
-            f"{self.name()}: mean <b>{bell.mean:.1f}</b>, standard "
-            f"deviation <b>{bell.deviation:.2f}</b>, divergence "
-            f"<b>{bell.value:.3f} nats</b>, <b>{bell.valley:.0%}</b> of the "
-            "student in the valley"
-        )
-        covers = bell.deviation > 1.5
-        habit = "covers both peaks" if covers else "settles for one peak"
-        title = (
-            f"{self.name()}: the student {habit}, with {bell.valley:.0%} of "
-            "its mass in the valley"
+        for name, slider in self.settings.items():
+            slider.disabled = kind != name
+        self.bell = best_bell(kind, beta=self.beta.value, skew=self.skew.value)
+        super().draw()
+
+    def words(self) -> str:
+        """The fitted bell curve in numbers."""
+        return (
+            f"{self.name()}: mean <b>{self.bell.mean:.1f}</b>, standard "
+            f"deviation <b>{self.bell.deviation:.2f}</b>, divergence "
+            f"<b>{self.bell.value:.3f} nats</b>, "
+            f"<b>{self.bell.valley:.0%}</b> of the student in the valley"
         )
 
-        def fill(drawn: Figure) -> None:
-            headline(drawn, title)
-            students = {"student": bell.probabilities}
-            two_peaks_plot(
-                self.grid, self.teacher, students, ax=drawn.subplots()
-            )
-
-        self.picture.value = to_png(fill)
+    def paint(self, drawn: Figure) -> None:
+        """Both densities."""
+        share = f"{self.bell.valley:.0%} of the student lies in the valley"
+        headline(drawn, f"{self.name()}: {share}")
+        students = {"student": self.bell.probabilities}
+        two_peaks_plot(self.grid, self.teacher, students, ax=drawn.subplots())

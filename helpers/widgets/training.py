@@ -1,26 +1,23 @@
-"""Widgets of the course: sliders that train.
-
-Pictures travel as PNG bytes in an Image widget, so they can be updated from
-the thread that trains while the notebook stays responsive.
-"""
+"""The slider that trains, of notebooks 03, 05 and 06."""
 
 from __future__ import annotations
 
-import html
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from helpers.evaluate import wilson_interval
 from helpers.models import PROJECTIONS
-from helpers.plots.style import INK, REFERENCE, STUDENT, to_png
+from helpers.plots import style
+from helpers.plots.accuracy import intervals
 from helpers.profiles import Profile
-from helpers.widgets.sweeps import (
+from helpers.widgets.explorer import Explorer
+from helpers.widgets.sweeps import (  # noqa: F401
+    SWEEPS,
     Point,
     Sweep,
     find_sweep,
@@ -28,88 +25,18 @@ from helpers.widgets.sweeps import (
     train_timed,
 )
 
-__all__ = [
-    "TrainingSlider",
-    "find_sweep",
-    "rank_explorer",
-    "step_callback",
-    "train_timed",
-]
 
+class TrainingSlider(Explorer):
+    """A slider that trains a fresh student at every stop.
 
-def chart_png(
-    sweep: Sweep, stored: Sequence[Point], live: Sequence[Point]
-) -> bytes:
-    """Accuracy against the setting as PNG bytes, safe to draw in any thread.
+    Moving it starts a short training in the background, which says how long
+    it will take; its accuracy joins the chart when it is done. *Stop* ends
+    the training at the next step, and so does moving on.
+    describe: one setting in words (HTML), shown at once.
 
-    Grey: the points that ship with the course, all seeds together (`mini`
-    alone has some); orange: those trained in this session. Bars are 95%
-    Wilson intervals.
-    """
-    places = {value: float(i) for i, value in enumerate(sweep.values)}
-
-    def fill(drawn: Figure) -> None:
-        axes = drawn.subplots()
-        groups = (
-            ("shipped", stored, REFERENCE, "o--"),
-            ("trained here", live, STUDENT, "s"),
-        )
-        for label, points, colour, style in groups:
-            known = [point for point in points if point.x in places]
-            if known:
-                draw_points(axes, known, places, label, colour, style)
-        labels = [f"{value:g}" for value in sweep.values]
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set(
-            xlim=(-0.5, len(labels) - 0.5),
-            ylim=(0, 1),
-            xlabel=sweep.label,
-            ylabel="validation accuracy",
-        )
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="best")
-
-    return to_png(fill, size=(7.6, 3.8))
-
-
-def draw_points(
-    axes: Any,
-    points: Sequence[Point],
-    places: dict[float, float],
-    label: str,
-    colour: str,
-    style: str,
-) -> None:
-    """One group of points with intervals; the latest of a setting wins."""
-    latest = {point.x: point for point in points}
-    chosen = [latest[x] for x in sorted(latest)]
-    shares = [point.correct / point.n for point in chosen]
-    ends = [wilson_interval(point.correct, point.n) for point in chosen]
-    low = [share - end[0] for share, end in zip(shares, ends, strict=True)]
-    high = [end[1] - share for share, end in zip(shares, ends, strict=True)]
-    sizes = sorted({point.n for point in chosen})
-    axes.errorbar(
-        [places[point.x] for point in chosen],
-        shares,
-        yerr=[low, high],
-        fmt=style,
-        color=colour,
-        ecolor=INK,
-        elinewidth=1.2,
-        capsize=4,
-        ms=8,
-        label=f"{label}, n = {' or '.join(map(str, sizes))} a point",
-    )
-
-
-class TrainingSlider:
-    """A slider that re-trains the student at every stop.
-
-    `show()` displays it. Moving the slider starts a short training in the
-    background; its accuracy joins the chart when it is done. *Stop* ends the
-    training at the next step, and so does moving on. describe: one setting
-    in words (HTML), shown at once.
+    The chart's grey points are stored ones, all seeds together (`mini` ships
+    with some), the orange ones were trained here; bars are 95% Wilson
+    intervals.
     """
 
     def __init__(
@@ -120,8 +47,8 @@ class TrainingSlider:
         start: float,
         describe: Callable[[float], str],
     ) -> None:
-        self.sweep, self.profile = sweep, profile
-        self.words = describe
+        super().__init__(size=(7.6, 3.8))
+        self.sweep, self.profile, self.describe = sweep, profile, describe
         self.stored = sweep.stored(profile.name)
         self.points: list[Point] = []
         self.worker: threading.Thread | None = None
@@ -134,25 +61,20 @@ class TrainingSlider:
             style={"description_width": "initial"},
         )
         self.button = ipywidgets.Button(description="Stop", disabled=True)
-        self.status = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", width=760)
+        self.controls = (self.slider, self.button)
         self.slider.observe(self.on_move, names="value")
         self.button.on_click(lambda _: self.stopping.set())
-        self.report("Move the slider to train a point.")
+        self.message = "Move the slider to train; step 2 says how long."
         self.draw()
 
-    def show(self) -> ipywidgets.VBox:
-        """The widget, to be the last value of a cell."""
-        controls = ipywidgets.HBox([self.slider, self.button])
-        return ipywidgets.VBox([controls, self.status, self.picture])
+    def words(self) -> str:
+        """The setting in words and how its training goes, in one line."""
+        return f"{self.describe(self.slider.value)} {escape(self.message)}"
 
     def report(self, message: str) -> None:
-        """The setting in words and a message, in one line."""
-        self.status.value = f"{self.words(self.slider.value)} {message}"
-
-    def draw(self) -> None:
-        """Redraw the chart: stored points and live ones."""
-        self.picture.value = chart_png(self.sweep, self.stored, self.points)
+        """Say how the training goes, in plain text."""
+        self.message = message
+        self.status.value = self.words()
 
     def on_move(self, change: dict[str, Any]) -> None:
         """Start a training at the new value, ending one that still runs."""
@@ -170,54 +92,75 @@ class TrainingSlider:
         self.button.disabled = False
         self.report("Loading the student...")
         started = time.perf_counter()
-
-        def on_step(done: int, total: int) -> None:
-            seconds = time.perf_counter() - started
-            self.report(f"Step {done} of {total}, {seconds:.0f} s.")
-
         try:
-            made = self.sweep.train(
+            evaluation = self.sweep.train(
                 value,
                 profile=self.profile,
                 stop=self.stopping.is_set,
-                progress=on_step,
+                progress=self.on_step,
             )
-            self.finish(made)
+            if evaluation is None:
+                self.report("Stopped; no point was added.")
+                return
+            right = evaluation.correct
+            self.points.append(Point(value, sum(right), len(right)))
+            seconds = time.perf_counter() - started
+            self.message = f"{evaluation.score}, {seconds:.0f} s."
+            self.draw()
         except Exception as error:  # shown where the learner looks
-            self.report(f"Training failed: {html.escape(str(error))}")
+            self.report(f"Training failed: {error}")
         finally:
             self.button.disabled = True
 
-    def finish(self, made: Any) -> None:
-        """Add a finished point, or say that it was stopped."""
-        if made is None:
-            self.report("Stopped; no point was added.")
-            return
-        point, evaluation = made
-        self.points.append(point)
-        self.report(f"{evaluation.score}, {point.seconds:.0f} s.")
-        self.draw()
+    def on_step(self, done: int, total: int) -> None:
+        """Report a step, and from the second on the time that is left."""
+        now = time.perf_counter()
+        if done == 1:
+            self.first_step = now
+            self.report(f"Step 1 of {total}.")
+        else:
+            left = (now - self.first_step) / (done - 1) * (total - done)
+            self.report(f"Step {done} of {total}, about {left:.0f} s to go.")
 
-
-def lora_parameters(model: Any, rank: int, targets: tuple[str, ...]) -> int:
-    """Parameters that adapters of `rank` would add: rank * (in + out) each.
-
-    Source: LoRA (arXiv:2106.09685), section 4.1.
-    """
-    total = 0
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in targets:
-            total += rank * (module.in_features + module.out_features)
-    return total
+    def paint(self, drawn: Figure) -> None:
+        """Accuracy at every setting; the latest point of a setting wins."""
+        values = self.sweep.values
+        labels = {"xlabel": self.sweep.label, "ylabel": "validation accuracy"}
+        with style.figure("", **labels, ax=drawn.subplots()) as axes:
+            for name, points, colour, line in (
+                ("stored", self.stored, style.REFERENCE, "o--"),
+                ("trained here", self.points, style.STUDENT, "s"),
+            ):
+                latest = {p.x: p for p in points if p.x in values}
+                counts = [(p.correct, p.n) for p in latest.values()]
+                if not counts:
+                    continue
+                shares, reach = intervals(counts)
+                sizes = " or ".join(sorted({str(n) for _, n in counts}))
+                axes.errorbar(
+                    [values.index(x) for x in latest], shares, yerr=reach,
+                    fmt=line, color=colour, ecolor=style.INK, elinewidth=1.2,
+                    capsize=4, ms=8, label=f"{name}, n = {sizes} a point",
+                )  # fmt: skip
+                axes.legend(loc="best")
+            axes.set_xticks(range(len(values)), [f"{x:g}" for x in values])
+            axes.set_xlim(-0.5, len(values) - 0.5)
+            style.share_axis(axes, top=1)
 
 
 def rank_explorer(profile: Profile, model: Any) -> TrainingSlider:
-    """The LoRA rank slider of notebook 03; `model` is the plain student."""
+    """The LoRA rank slider of notebook 03; `model` is the plain student.
+
+    Adapters add rank * (in + out) parameters to a matrix (LoRA,
+    arXiv:2106.09685, section 4.1).
+    """
+    ends = sum(
+        module.in_features + module.out_features
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in PROJECTIONS
+    )
 
     def describe(rank: float) -> str:
-        count = lora_parameters(model, int(rank), PROJECTIONS)
-        return f"rank {rank:g}: <b>{count:,}</b> trainable parameters."
+        return f"rank {rank:g}: <b>{rank * ends:,}</b> trainable parameters."
 
-    return TrainingSlider(
-        find_sweep("rank"), profile, start=8, describe=describe
-    )
+    return TrainingSlider(SWEEPS["rank"], profile, start=8, describe=describe)

@@ -52,13 +52,9 @@ def test_evaluate_refuses_before_the_work(place, monkeypatch, options):
     assert read_results(place.results) == []
 
 
-@pytest.mark.parametrize("slash", ["", "/"])
-@pytest.mark.parametrize("joined", [True, False])
-def test_evaluate_writes_without_the_adapters_path(place, slash, joined):
+def test_evaluate_writes_without_the_adapters_path(place):
     """A slash or an equals sign made it fail, after the work, before."""
-    path = f"{place.root}/final{slash}"
-    option = [f"--adapter={path}"] if joined else ["--adapter", path]
-    assert command.main(["--write", *option]) == 0
+    assert command.main(["--write", f"--adapter={place.root}/final/"]) == 0
     (result,) = read_results(place.results)
     assert "--adapter ADAPTER" in result.command
     assert str(place.root) not in result.command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -73,10 +72,3 @@ def test_readme_picture_wants_teacher_and_both_students(readme):
         write_result(replace(RESULT, arm=arm, correct=correct))
     command.main(["--readme"])
     assert picture.exists()
-
-
-def test_a_broken_file_is_named(readme):
-    path = write_result(RESULT)
-    path.write_text(json.dumps({"arm": "teacher"}), "utf-8")
-    with pytest.raises(CourseError, match=path.name):
-        command.main([])

@@ -14,6 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from helpers import CourseError
+from helpers import __main__ as entry
 from helpers.cli import run as runner
 from helpers.cli.run import WIDGET, clean_notebook, find_notebooks
 
@@ -23,9 +24,8 @@ def course(tmp_path, monkeypatch):
     """An empty course; returns a function that adds a notebook to it."""
     clean = partial(clean_notebook, repository=tmp_path)
     monkeypatch.setattr(runner, "clean_notebook", clean)
-    for name in ("PROFILE", "SEED", "RESULTS_DIR"):
-        old = os.environ.get(f"DISTILL_{name}", "")
-        monkeypatch.setenv(f"DISTILL_{name}", old)  # put back afterwards
+    monkeypatch.setattr(entry.environment, "ensure", lambda: sys.executable)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(runner, "RUNS", tmp_path / "data" / "runs")
     monkeypatch.setattr(runner, "PUBLISHED", tmp_path / "data" / "results")
@@ -54,20 +54,25 @@ def outputs(path: Path) -> str:
 
 @pytest.mark.slow
 def test_run_executes_in_order_and_keeps_the_originals(course, capsys):
-    second = course("01_b.ipynb", "print(open('mark').read())")
-    course("00_a.ipynb", "print(open('mark', 'w').write('seen'))")
+    """The kernels get profile and seed, and where the results go."""
+    names = "'PROFILE', 'SEED', 'RESULTS_DIR'"
+    second = course(
+        "01_b.ipynb",
+        "import os\nprint(open('mark').read())",
+        f"for name in ({names}): print(os.environ['DISTILL_' + name])",
+    )
+    course("00_a.ipynb", "print(open('mark', 'w').write('first'))")
     course("solutions/00_a.ipynb", "1 / 0")
     before = second.read_bytes()
-    assert runner.main([]) == 0
-    copies = runner.RUNS / "notebooks"
-    assert outputs(copies / "01_b.ipynb") == "seen\n"
-    assert "seen" in (copies / "01_b.html").read_text(encoding="utf-8")
+    assert entry.main(["run", "--profile=laptop", "--seed=3"]) == 0
     assert second.read_bytes() == before
+    copies = runner.RUNS / "notebooks"
+    words = outputs(copies / "01_b.ipynb").split()
+    assert words == ["first", "laptop", "3", "./data/runs/results"]
     text = capsys.readouterr().out
     assert "No results yet" in text and str(copies) in text
     (line,) = [line for line in text.splitlines() if line.startswith("01_b")]
-    name, seconds, peak = line.split()
-    assert 0 < float(seconds) < 100 and 20 < float(peak) < 2000
+    assert 0 < float(line.split()[1]) < 100
 
 
 @pytest.mark.slow
@@ -81,36 +86,19 @@ def test_run_stops_at_the_first_failing_cell_and_shows_it(course, capsys):
     assert "y = {}\ny['absent']\n" in text
     assert "KeyError: 'absent'" in text and "\x1b[" not in text
     assert path.read_bytes() == before
-    assert (runner.RUNS / "notebooks" / "00_a.html").exists()
-    assert not (runner.RUNS / "notebooks" / "01_b.ipynb").exists()
+    copies = os.listdir(runner.RUNS / "notebooks")
+    assert copies == ["00_a.ipynb"]
 
 
 @pytest.mark.slow
 def test_run_in_place_stores_clean_outputs(course, tmp_path):
-    path = course("00_a.ipynb", "import os\nprint(os.getcwd())", "1 + 1")
+    names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
+    path = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
     assert runner.main(["--in-place"]) == 0
-    assert outputs(path) == "./notebooks\n"
+    assert outputs(path) == "./notebooks ./data/results\n"
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text and "iopub" not in text
     assert os.listdir(path.parent) == ["00_a.ipynb"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "folder"),
-    [([], "data/runs/results"), (["--in-place"], "data/results")],
-)
-def test_run_tells_the_kernels_profile_seed_and_where_results_go(
-    course, tmp_path, options, folder
-):
-    course(
-        "00_a.ipynb",
-        "import os\nfor name in ('PROFILE', 'SEED', 'RESULTS_DIR'):\n"
-        "    print(os.environ['DISTILL_' + name])",
-    )
-    assert runner.main([*options, "--profile=laptop", "--seed=3"]) == 0
-    seen = outputs(runner.RUNS / "notebooks" / "00_a.ipynb").split()
-    assert seen == ["laptop", "3", f"./{folder}"]
 
 
 @pytest.mark.slow
@@ -138,8 +126,8 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
     assert [path.name for path in chosen] == ["00_a.ipynb", "A1_z.ipynb"]
     with pytest.raises(CourseError, match="'09'.*00_a, 03_c, A1_z"):
         find_notebooks(folder, ["09"])
-    with pytest.raises(CourseError, match="no notebooks"):
-        find_notebooks(folder / "solutions" / "absent", [])
+    with pytest.raises(CourseError, match="none"):
+        find_notebooks(folder / "absent", [])
 
 
 @pytest.mark.parametrize(
@@ -170,40 +158,29 @@ def test_clean_notebook_shortens_private_folders(text, expected):
     assert stream.text == expected and error.traceback == [expected]
 
 
-def test_clean_notebook_is_quick_beside_a_large_picture():
-    cell = new_code_cell("x")
+def test_clean_notebook_drops_noise_and_keeps_large_pictures():
     picture = nbformat.v4.new_output(
         "display_data", {"image/png": "A" * 10**6}
     )
-    cell.outputs = [picture]
-    started = time.perf_counter()
-    cleaned = clean_notebook(new_notebook(cells=[cell]))
-    assert cleaned.cells[0].outputs == [picture]
-    assert time.perf_counter() - started < 5  # a regex took minutes
-
-
-def test_clean_notebook_keeps_static_outputs_and_drops_noise():
+    view = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
     metadata = {"execution": {"t": "1"}, "tags": ["a"]}
-    cell = new_code_cell("x", metadata=metadata)
-    cell.outputs = [
-        nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}}),
-        nbformat.v4.new_output("display_data", {"image/png": "AAAA"}),
-    ]
+    cell = new_code_cell("x", metadata=metadata, outputs=[view, picture])
     notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "k": 1})
+    started = time.perf_counter()
     cleaned = clean_notebook(notebook)
-    (output,) = cleaned.cells[0].outputs
+    assert time.perf_counter() - started < 5  # a regex took minutes
     assert cleaned.metadata == {"k": 1}
     assert cleaned.cells[0].metadata == {"tags": ["a"]}
-    assert output.data == {"image/png": "AAAA"}
+    assert cleaned.cells[0].outputs == [picture]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)]
 )
 def test_run_interrupted_stops_the_kernel_without_a_traceback(
-    course, number, status
+    course, name, status
 ):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
     code = (
@@ -224,7 +201,7 @@ def test_run_interrupted_stops_the_kernel_without_a_traceback(
         assert child.poll() is None
         time.sleep(0.1)
     (kernel,) = psutil.Process(child.pid).children()
-    child.send_signal(number)
+    child.send_signal(getattr(signal, name))
     _, text = child.communicate(timeout=20)
     assert child.returncode == status and "Traceback" not in text
-    assert not kernel.is_running()
+    assert psutil.wait_procs([kernel], timeout=20)[0]  # itself, if killed

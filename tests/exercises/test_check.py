@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import nbformat
@@ -11,142 +10,135 @@ import pytest
 import torch
 
 from helpers.exercises import check, progress
-from helpers.exercises.check import EXERCISES, UNTOUCHED, exercise
+from helpers.exercises.check import (
+    EXERCISES,
+    UNTOUCHED,
+    Exercise,
+    exercises_of,
+    judge,
+)
 from helpers.profiles import ROOT
 
-ONES = torch.ones(3)
 NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "10")
+Case = tuple[Any, Any]
 
 
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
-    """Register cases as 99.1, check an answer, return the line printed."""
-
-    def run(answer: Any, *cases: tuple[Any, ...]) -> str:
-        exercise("99.1", hint="think again")(lambda: cases)
-        check("99.1", answer)
-        return capsys.readouterr().out.rstrip("\n")
-
-    yield run
-    for name in [name for name in EXERCISES if name.startswith("99.")]:
-        del EXERCISES[name]
+def verdict(answer: Callable[..., Any], *cases: Case) -> str:
+    """What is said about an answer to an exercise with these cases."""
+    return judge(answer, Exercise("a title", "think again", lambda: cases))[1]
 
 
-def _double(x: Any) -> Any:
+def double(x: Any) -> Any:
     return 2 * x
 
 
-def _stub(*_: Any) -> Any:
-    raise NotImplementedError
+@pytest.mark.parametrize(
+    ("answer", "case"),
+    [
+        (double, (3, 6)),
+        (double, ((0.1,), 0.20001)),
+        (double, (torch.ones(2), torch.full((2,), 2.0))),
+        (double, (torch.tensor(3.0, requires_grad=True), 6.0)),
+        (double, ("ab", "abab")),
+        (lambda x: (x, [x, 1], "a"), (2, (2, [2.0, 1], "a"))),
+        (lambda x: {"a": x}, (2, {"a": 2})),
+        (lambda x: x > 1, (2, True)),
+        (lambda x: float("nan"), (2, float("nan"))),
+        (lambda x: [0.5, torch.tensor(0.5)], (2, torch.tensor([0.5, 0.5]))),
+    ],
+)
+def test_check_right_answers(answer: Any, case: Case) -> None:
+    assert verdict(answer, case, case) == "correct: 2 of 2 cases"
 
 
-RIGHT = [
-    (_double, (3, 6)),
-    (_double, ((0.1,), 0.2)),
-    (_double, ((torch.ones(2),), torch.full((2,), 2.0))),
-    (_double, ((torch.tensor(3.0, requires_grad=True),), 6.0)),
-    (_double, (("ab",), "abab")),
-    (lambda x: (x, [x, 1], "a"), ((2,), (2, [2.0, 1], "a"))),
-    (lambda x: {"a": x}, ((2,), {"a": 2})),
-    (lambda x: x > 1, ((2,), True)),
-    (lambda x: float("nan"), ((2,), float("nan"))),
-    (lambda x: torch.tensor([1.0, float("-inf")]),
-     ((2,), torch.tensor([1.0, float("-inf")]))),
-    (lambda x: [0.5, 0.5], ((2,), torch.tensor([0.5, 0.5]))),
-    (lambda x: x, ((5,), lambda got: None if got > 4 else "too small")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("answer", "case"), RIGHT)
-def test_check_right_answers(
-    said: Callable[..., str], answer: Any, case: tuple[Any, ...]
+@pytest.mark.parametrize(
+    ("answer", "case", "part"),
+    [
+        (lambda x: x + 1, (3, 6), "for (3) you return 4: "),
+        (lambda x: 1.05, (3, 1.0), "difference: 0.05"),
+        (lambda x: 1.05 * torch.ones(3), (3, torch.ones(3)), "1.04"),
+        (lambda x: None, (3, 6), "you return None"),
+        (lambda x: "6", (3, 6), "you return '6', not 6"),
+        (lambda x: not x, (3, True), "False is not True"),
+        (lambda x: 1 / 0, (3, 6), "ZeroDivisionError: division"),
+        (lambda: 1, (3, 6), "TypeError"),
+        (lambda x: torch.ones(2), (1, 1.0), "[1.0, 1.0], not 1.0"),
+        (lambda x: [1], (1, [1, 2]), "you return [1]: "),
+        (lambda x: 2 * torch.eye(4), (1, torch.eye(4)), "item [0][0]"),
+        (lambda x: {"a": 1}, (1, {"a": 2}), "item ['a']"),
+    ],
+)
+def test_check_wrong_answers_say_why(
+    answer: Any, case: Case, part: str
 ) -> None:
-    assert said(answer, case, case) == "correct: 2 of 2 cases"
+    said = verdict(answer, case)
+    assert part in said and said.startswith("not yet: for (")
+    assert said.endswith("(0 of 1 cases pass). Hint: think again")
 
 
-WRONG = [
-    (lambda x: x + 1, ((3,), 6), "for (3) you return 4, not 6"),
-    (lambda x: print(end=""), ((3,), 6), "None"),
-    (lambda x: "6", ((3,), 6), "'6'"),
-    (lambda x: 1 / 0, ((3,), 6), "ZeroDivisionError: division"),
-    (lambda: 1, ((3,), 6), "TypeError"),
-    (lambda x: torch.ones(2), ((1,), 1.0), "[1, 1], not 1"),
-    (lambda x: torch.ones(3, 3), ((1,), torch.ones(9)), "(3, 3)"),
-    (lambda x: torch.eye(4) * 3, ((1,), torch.eye(4)), "index (0, 0)"),
-    (lambda x: [[1], []], ((1,), torch.eye(4)), "not a tensor of shape"),
-    (lambda x: [1], ((1,), [1, 2]), "[1], not [1, 2]"),
-    (lambda x: (1, 3), ((1,), (1, 2)), "(1, 3), not (1, 2)"),
-    (lambda x: 5, ((1,), (1, 2)), "5, not (1, 2)"),
-    (lambda x: {"a": 1}, ((1,), {"a": 2}), "{'a': 2}"),
-    (lambda x: x, ((3,), lambda got: "not a sum"), "not a sum"),
-]
+def test_check_counts_the_cases_that_pass() -> None:
+    said = verdict(abs, (3, 3), (-3, -3), (1, 1))
+    assert "for (-3) you return 3" in said and "(1 of 3 cases pass)" in said
 
 
-@pytest.mark.parametrize(("answer", "case", "part"), WRONG)
-def test_check_wrong_answers_say_why_in_one_line(
-    said: Callable[..., str], answer: Any, case: tuple[Any, ...], part: str
-) -> None:
-    printed = said(answer, case)
-    assert part in printed and "\n" not in printed
-    assert printed.startswith("not yet: for (")
-    assert printed.endswith("(0 of 1 cases pass). Hint: think again")
-
-
-def test_check_stub_is_not_attempted(said: Callable[..., str]) -> None:
-    assert said(_stub, ((3,), 6)) == UNTOUCHED
-
-
-def test_check_tolerance_is_the_cases_own(said: Callable[..., str]) -> None:
-    for almost, expected in ((1.05, 1.0), (1.05 * ONES, ONES)):
-        case = ((1,), expected)
-        assert said(lambda x, y=almost: y, case).startswith("not yet")
-        assert said(lambda x, y=almost: y, (*case, 0.1)).startswith("correct")
-
-
-def test_check_counts_the_cases_that_pass(said: Callable[..., str]) -> None:
-    printed = said(abs, ((3,), 3), ((-3,), -3), ((1,), 1))
-    assert "for (-3) you return 3, not -3 (1 of 3 cases pass)" in printed
-
-
-@pytest.mark.parametrize("name", ["00.11", "77.1"])
 def test_check_unknown_exercise_names_the_known_ones(
-    name: str, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    check(name, abs)
-    printed = capsys.readouterr().out
-    assert name in printed and ("00.1, 00.2" in printed) == (name[0] == "0")
+    check("00.11", abs)
+    assert "00.11; there is 00.1, 00.2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "mistaken"),
+    [
+        ("01.1", lambda same, gives: ["response", "logit", "feature"]),
+        ("01.2", lambda z, t: torch.special.entr((z / t).softmax(-1)).sum()),
+        ("01.3", lambda p, q, a: torch.sum(p * (p / q).log())),
+        ("01.4", lambda z, v, t: z.softmax(-1) - v.softmax(-1)),
+    ],
+)
+def test_cases_see_the_usual_mistakes(name: str, mistaken: Any) -> None:
+    status, _ = judge(mistaken, exercises_of("01")[name])
+    assert status == "not yet"
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """No exercise attempted, before and afterwards."""
+    yield
+    for item in EXERCISES.values():
+        item.status = UNTOUCHED
 
 
 def test_progress_counts_what_is_done(
-    said: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    untouched: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said(_double, ((1,), 2))
-    exercise("99.2", hint="h")(lambda: [((1,), 2)])
-    progress("99")
-    first, done, untouched = capsys.readouterr().out.splitlines()
-    assert "1 of 2" in first
-    assert "99.1" in done and done.endswith("done")
-    assert "99.2" in untouched and untouched.endswith(UNTOUCHED)
+    check("00.1", lambda a, b: a == b)
+    check("00.2", lambda before, after, top: (after - before) / (top - before))
+    progress("00")
+    wrong, right, count, first, second = capsys.readouterr().out.splitlines()
+    assert wrong.startswith("not yet") and right.startswith("correct")
+    assert "1 of 2" in count
+    assert "00.1" in first and first.endswith("not yet")
+    assert "00.2" in second and second.endswith("done")
 
 
-def _code(path: Any) -> list[str]:
+def code(path: Any) -> list[str]:
     cells = nbformat.read(path, as_version=4).cells
     return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_solutions_pass_their_checks(
-    notebook: str, capsys: pytest.CaptureFixture[str]
+    notebook: str, untouched: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / "notebooks" / "solutions" / f"{notebook}_solutions.ipynb"
     scope: dict[str, Any] = {}
-    for source in _code(path):
+    for source in code(path):
         exec(source, scope)
-    import_module(f"helpers.exercises.nb{notebook}")
-    cases = [name for name in EXERCISES if name.startswith(f"{notebook}.")]
+    count = len(exercises_of(notebook))
     printed = capsys.readouterr().out
-    assert cases and printed.count("correct: ") == len(cases)
-    assert f"{len(cases)} of {len(cases)} done" in printed
+    assert count and f"{count} of {count} done" in printed
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
@@ -154,7 +146,7 @@ def test_untouched_stubs_are_not_attempted(
     notebook: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
-    stubs = [source for source in _code(path) if "\ncheck(" in source]
+    stubs = [source for source in code(path) if "\ncheck(" in source]
     for source in stubs:
         exec(f"import torch\n{source}", {"check": check})
     printed = capsys.readouterr().out.splitlines()

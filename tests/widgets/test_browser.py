@@ -24,15 +24,10 @@ import pytest
 from helpers.cli.lab import NOTEBOOKS, lab_arguments, write_settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+).split()
 READY = """() => {
   const opened = window.jupyterapp?.shell.currentWidget;
   return opened?.sessionContext?.session?.kernel?.status === 'idle';
@@ -68,7 +63,7 @@ def browser() -> Iterator[object]:
     paths = [shutil.which(name) for name in BROWSERS]
     path = next((found for found in paths if found), None)
     if path is None:
-        pytest.skip("no Chromium here; `apt-get install chromium` adds one")
+        pytest.skip("no Chromium here: apt-get install chromium")
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
@@ -202,14 +197,6 @@ def changed_picture(page, control) -> Iterator[None]:
         page.wait_for_timeout(250)
 
 
-def keep_screenshot(page, name: str) -> None:
-    """A picture for the eye, where DISTILL_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("DISTILL_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(1000)  # what is still being drawn
-        page.screenshot(path=f"{folder}/{name}.png")
-
-
 @pytest.mark.parametrize(
     ("notebook", "controls"),
     [
@@ -235,12 +222,11 @@ def test_slider_moves_the_figure(browser, lab, notebook, controls):
         lambda line: line.type == "error" and errors.append(line.text),
     )
     run_all(page, lab % f"{notebook}/tree/{notebook}.ipynb")
-    for place, control in enumerate(controls):
+    for control in controls:
         if isinstance(control, tuple):
             chosen(page, *control)
         else:
             moved(page, control)
-        keep_screenshot(page, f"{notebook}-{place}")
     red = [text.strip() for text in page.locator(RED).all_inner_texts()]
     page.close()
     assert red == []

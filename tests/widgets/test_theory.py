@@ -8,16 +8,14 @@ import pytest
 import torch
 
 from helpers.losses import kd_loss
-from helpers.widgets import theory as widgets_theory
 from helpers.widgets.theory import (
+    KINDS,
     DivergenceExplorer,
     TemperatureExplorer,
     best_bell,
     read,
     two_peaks,
 )
-
-PNG = b"\x89PNG"
 
 
 class _Letters:
@@ -27,15 +25,10 @@ class _Letters:
         return "".join(chr(ord("a") + number) for number in ids)
 
 
-# --- one temperature --------------------------------------------------------
-
-
 def test_read_two_tokens_by_hand() -> None:
     # softmax((2, 0) / 2) = (0.731, 0.269); the student is undecided
     reading = read(torch.tensor([2.0, 0.0]), torch.zeros(2), 2.0)
-    assert reading.teacher.tolist() == pytest.approx(
-        [0.7311, 0.2689], abs=1e-4
-    )
+    assert reading.teacher.tolist() == pytest.approx([0.7311, 0.2689], 1e-3)
     assert reading.student.tolist() == [0.5, 0.5]
     assert reading.bits == pytest.approx(0.8399, abs=1e-4)
     assert reading.kl == pytest.approx(0.4438 / 4, abs=1e-4)
@@ -58,13 +51,6 @@ def test_read_agrees_with_the_loss(temperature: float) -> None:
     assert reading.scaled == pytest.approx(student.grad.norm().item())
 
 
-def test_read_hot_gradient_reaches_its_limit() -> None:
-    z, v = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([3.0, 1.0, -1.0])
-    limit = ((z - z.mean()) - (v - v.mean())).norm().item() / 3
-    assert read(v, z, 1e4).scaled == pytest.approx(limit, rel=1e-3)
-    assert read(v, z, 1e4).gradient == pytest.approx(limit / 1e8, rel=1e-3)
-
-
 def test_read_excluded_token_is_no_nan() -> None:
     never = torch.tensor([1.0, -math.inf])
     reading = read(never, torch.zeros(2), 2.0)
@@ -75,30 +61,15 @@ def test_temperature_explorer_follows_the_slider() -> None:
     teacher = torch.tensor([5.0, 3.0, 1.0, 0.0, -1.0, -2.0, -9.0])
     explorer = TemperatureExplorer(teacher, torch.zeros(7), _Letters())
     assert explorer.names == ["'a'", "'b'", "'c'", "'d'", "'e'", "'f'"]
-    first = bytes(explorer.picture.value)
-    assert first.startswith(PNG) and "T = 2:" in explorer.status.value
+    before = explorer.picture.value
+    assert "T = 2:" in explorer.status.value
     explorer.slider.value = 4.0
     reading = read(teacher, torch.zeros(7), 4.0)
-    assert bytes(explorer.picture.value) != first
-    for number in (
-        f"{reading.bits:.2f} bits",
-        f"{reading.kl:.3f} nats",
-        f"<b>{reading.gradient:.3f}</b> without",
-        f"<b>{reading.scaled:.3f}</b> with",
-    ):
-        assert number in explorer.status.value
-    assert explorer.still().data == bytes(explorer.picture.value)
+    assert f"{reading.bits:.2f} bits" in explorer.status.value
+    assert f"{reading.kl:.3f} nats" in explorer.status.value
+    assert explorer.picture.value != before
+    assert explorer.still().data == explorer.picture.value
     assert explorer.picture in explorer.show().children
-
-
-# --- two peaks --------------------------------------------------------------
-
-
-def test_two_peaks_mass_and_place() -> None:
-    grid, mass = two_peaks()
-    assert mass.sum().item() == pytest.approx(1)
-    assert mass[grid < 0].sum().item() == pytest.approx(0.6, abs=1e-3)
-    assert grid[mass.argmax()].item() == pytest.approx(-2.5)
 
 
 def test_best_bell_forward_matches_the_moments() -> None:
@@ -118,7 +89,7 @@ def test_best_bell_reverse_pays_for_the_other_peak() -> None:
     assert bell.valley < 0.02
 
 
-@pytest.mark.parametrize("kind", widgets_theory.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_best_bell_value_is_the_loss_and_a_minimum(kind: str) -> None:
     grid, mass = two_peaks()
     bell = best_bell(kind, beta=0.3, skew=0.2)
@@ -136,32 +107,18 @@ def test_best_bell_value_is_the_loss_and_a_minimum(kind: str) -> None:
             assert loss(other.softmax(-1)) > bell.value - 5e-3
 
 
-@pytest.mark.parametrize(("kind", "name"), [("jsd", "beta"), ("skew", "skew")])
-def test_best_bell_mixtures_go_from_covering_to_seeking(
-    kind: str, name: str
-) -> None:
-    bells = [best_bell(kind, **{name: value}) for value in (0.05, 0.6)]
-    assert [bell.deviation > 2 for bell in bells] == [True, False]
-
-
 def test_divergence_explorer_offers_only_what_counts() -> None:
     chooser = DivergenceExplorer()
     assert chooser.beta.disabled and chooser.skew.disabled
-    before = bytes(chooser.picture.value)
+    pictures = {chooser.picture.value}
     chooser.kind.value = "skew"
     assert chooser.beta.disabled and not chooser.skew.disabled
     chooser.kind.value = "jsd"
     assert not chooser.beta.disabled and chooser.skew.disabled
-    after = bytes(chooser.picture.value)
-    assert after.startswith(PNG) and after != before
-
-
-def test_divergence_explorer_moves_with_beta() -> None:
-    chooser = DivergenceExplorer("jsd")
-    seeking = bytes(chooser.picture.value)
+    pictures.add(chooser.picture.value)
     chooser.beta.value = 0.1
     bell = best_bell("jsd", beta=0.1)
     assert f"deviation <b>{bell.deviation:.2f}</b>" in chooser.status.value
     assert chooser.name() == "jsd, beta = 0.1"
-    assert bytes(chooser.picture.value) != seeking
-    assert chooser.still().data == bytes(chooser.picture.value)
+    pictures.add(chooser.picture.value)
+    assert len(pictures) == 3

@@ -1,0 +1,164 @@
+"""helpers.scale.server against a real `transformers serve` on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from helpers import CourseError
+from helpers.models import load_teacher
+from helpers.problems import load_problems
+from helpers.profiles import PROFILES
+from helpers.scale.server import Server, server_traces
+from helpers.traces import generate_traces
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="it ends a whole process group"
+    ),
+]
+MINI = PROFILES["mini"]
+DEADLINE = 90.0  # seconds for a server to load and answer
+PROBLEMS = load_problems("mini", "test", limit=8)
+
+
+@contextmanager
+def transformers_serve(folder: Path) -> Iterator[tuple[Server, Any]]:
+    """The mini teacher behind `transformers serve`, and its process."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    log = folder / "serve.log"
+    command = [sys.executable, "-m", "transformers.cli.transformers"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "serve", MINI.teacher, *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_ready(f"{address}/health", process, log)
+        model = MINI.teacher
+        yield Server(f"{address}/v1", model, concurrency=1, tries=2), process
+    finally:
+        kill(process)
+
+
+def wait_until_ready(url: str, process: Any, log: Path) -> None:
+    """Return when it answers; fail when it has ended or takes too long."""
+    opener = build_opener(ProxyHandler({}))
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            if opener.open(url).status == 200:
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"no answer in {DEADLINE} s: {log.read_text()[-3000:]}")
+
+
+def kill(process: Any) -> None:
+    """End the server and all it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+def ask(server: Server, path: Path, **changes: Any) -> list[dict]:
+    profile = replace(MINI, **changes)
+    return list(server_traces(PROBLEMS, server, path, profile=profile))
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Server]:
+    with transformers_serve(tmp_path_factory.mktemp("serve")) as (server, _):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def coldest(served, tmp_path_factory) -> list[dict]:
+    path = tmp_path_factory.mktemp("coldest") / "traces.jsonl"
+    return ask(served, path, sampling_temperature=0.0)
+
+
+def test_server_traces_are_those_of_the_local_teacher(coldest, tmp_path):
+    """Greedy, so that text, tokens and reasons must agree word for word."""
+    teacher = load_teacher(MINI)
+    here = generate_traces(
+        PROBLEMS,
+        teacher.model,
+        teacher.tokenizer,
+        tmp_path / "here.jsonl",
+        profile=replace(MINI, sampling_temperature=0.0),
+        progress=False,
+    )
+    for ours, theirs in zip(here, coldest, strict=True):
+        for name in ours.keys() - {"sampling"}:
+            assert ours[name] == theirs[name], name
+    assert sum(row["correct"] for row in here) >= 6
+
+
+def test_server_traces_sample_by_seed(served, coldest, tmp_path):
+    """Its `top_k` is refused, so the sampling is said in other words."""
+
+    def texts(name: str, **changes: Any) -> list[str]:
+        changes["sampling_temperature"] = 1.5
+        rows = ask(served, tmp_path / f"{name}.jsonl", **changes)
+        return [row["qwen3_answer"] for row in rows]
+
+    greedy = [row["qwen3_answer"] for row in coldest]
+    first = texts("first")
+    assert first == texts("again") and first != greedy  # it does sample
+    assert texts("top_k", top_k=1) == greedy  # and top_k is heard
+
+
+def test_server_traces_leave_a_cut_thought_open(served, tmp_path):
+    (row, *_) = ask(served, tmp_path / "cut.jsonl", max_new_tokens=6)
+    assert row["qwen3_answer"].startswith("<think>\n")
+    assert "</think>" not in row["qwen3_answer"]
+    assert row["finish_reason"] == "length" and row["completion_tokens"] == 6
+
+
+def test_server_traces_continue_after_the_server_was_killed(served, tmp_path):
+    path, whole = tmp_path / "traces.jsonl", tmp_path / "whole.jsonl"
+    with transformers_serve(tmp_path) as (server, process):
+
+        def kill_half_way() -> None:
+            end = time.monotonic() + DEADLINE
+            while lines(path) < 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            kill(process)
+
+        Thread(target=kill_half_way).start()
+        with pytest.raises(CourseError, match="running"):
+            ask(server, path)
+    before = path.read_bytes()
+    assert 3 <= lines(path) < len(PROBLEMS)
+    ask(served, path)
+    ask(served, whole)
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes() == whole.read_bytes()  # none lost, none doubled
+    assert lines(whole) == len(PROBLEMS)

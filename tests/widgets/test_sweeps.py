@@ -1,0 +1,101 @@
+"""Points that ship, and points trained on tiny models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from helpers import CourseError
+from helpers.cli.sweep import main
+from helpers.profiles import DATA, RUNS, Profile
+from helpers.results import Result, write_result
+from helpers.widgets import sweeps
+from helpers.widgets.sweeps import Point, find_sweep
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The tiny profile; a point trains on 8 traces and asks 3 problems."""
+    monkeypatch.setattr(sweeps, "ASKED", 3)
+    monkeypatch.setattr(sweeps, "load_traces", lambda _: tiny.traces(8))
+    return tiny.profile(
+        tmp_path,
+        kd_student=str(tiny.folder(tiny.SMALL)),
+        kd_teacher=str(tiny.folder(tiny.TEACHER)),
+    )
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Shipped results and runs below a temporary folder."""
+    monkeypatch.setattr(sweeps, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(sweeps, "RUNS", tmp_path / "runs")
+    return tmp_path
+
+
+def store(value: float, seed: int, correct: int, profile: str) -> None:
+    sweep = find_sweep("rank")
+    result = Result(
+        arm=sweep.arm(value), profile=profile, seed=seed, n=100,
+        correct=correct, seconds=5.0, peak_memory_mb=None,
+        command="python3 -m helpers sweep",
+    )  # fmt: skip
+    write_result(result, sweep.folder(profile))
+
+
+def test_stored_points_are_one_profiles_with_seeds_added(folders):
+    store(16, 7, 50, "mini")
+    store(0.5, 7, 10, "mini")
+    store(16, 8, 60, "mini")
+    store(16, 7, 20, "laptop")
+    rank = find_sweep("rank")
+    assert rank.stored() == [Point(0.5, 10, 100), Point(16, 110, 200)]
+    assert rank.stored("laptop") == [Point(16, 20, 100)]
+    assert rank.stored("full") == []
+
+
+@pytest.mark.parametrize("name", sweeps.SWEEPS)
+def test_only_mini_writes_into_what_ships(name):
+    sweep = find_sweep(name)
+    assert sweep.folder("mini") == DATA / "results" / name
+    assert sweep.folder("laptop") == RUNS / "laptop" / "results" / name
+    assert [point.x for point in sweep.stored("mini")] == list(sweep.values)
+
+
+def test_command_trains_scores_and_writes(small, folders, monkeypatch, capsys):
+    profile = replace(small, name="tiny")
+    monkeypatch.setattr("helpers.cli.sweep.get_profile", lambda _: profile)
+    assert main(["rank", "--values", "2"]) == 0
+    (path,) = (folders / "runs" / "tiny" / "results" / "rank").iterdir()
+    written = json.loads(path.read_text())
+    assert (written["arm"], written["n"]) == ("rank_2", 3)
+    assert "LoRA rank 2: " in capsys.readouterr().out
+    assert not (folders / "shipped").exists()
+
+
+@pytest.mark.parametrize("name", ["temperature", "weight"])
+def test_pair_point_trains_and_scores(small, name):
+    evaluation = find_sweep(name).train(2.0, profile=small)
+    assert len(evaluation.correct) == 3
+
+
+def test_stopped_point_is_none_and_stops_at_once(small):
+    steps = []
+    evaluation = find_sweep("rank").train(
+        2,
+        profile=small,
+        stop=lambda: len(steps) >= 1,
+        progress=lambda done, _: steps.append(done),
+    )
+    assert evaluation is None
+    assert steps == [1]
+
+
+@pytest.mark.parametrize("rank", [0, 1.5])
+def test_rank_must_be_a_whole_number(small, rank):
+    with pytest.raises(CourseError, match="whole number"):
+        find_sweep("rank").train(rank, profile=small)
