@@ -11,25 +11,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from helpers import chat
-from helpers.features import FeatureTerm
-from helpers.logit_cache import LogitCache
+from helpers.features import (
+    FeatureTerm,
+    Projectors,
+    decoder_of,
+    hidden_state_loss,
+    tapped,
+    width,
+)
+from helpers.logit_cache import LogitCache, PairCollator
 from helpers.losses import check_options, check_vocabularies
 from helpers.models import Loaded
 from helpers.profiles import Profile
-from helpers.sft import (
-    RunError,
-    TextLesson,
-    encode_trace,
-    encode_traces,
-    train_student,
-)
-from helpers.trainer import DistillTrainer, FeatureTrainer
+from helpers.sft import RunError, TextLesson, train_student
+from helpers.trainer import Batch, DistillTrainer
+
+PROJECTOR_FILE = "projectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,10 @@ def pair_rows(
     first position that the teacher wrote: its chat template may open the
     thought, and what a template writes was never trained.
     """
-    rows, dropped = encode_traces(traces, student, max_length=max_length)
+    rows, dropped = chat.encode_traces(traces, student, max_length=max_length)
     if dropped:
         print(f"{dropped} traces longer than {max_length} dropped")
-    fitting = [t for t in traces if encode_trace(t, student, max_length)]
+    fitting = [t for t in traces if chat.encode_trace(t, student, max_length)]
     starts = []
     for trace, row in zip(fitting, rows, strict=True):
         messages = chat.student_messages(trace["question"])
@@ -116,43 +122,94 @@ def pair_rows(
     return rows.add_column("row", list(range(len(rows))))
 
 
-class PairCollator:
-    """Pads rows on the right and lays the cached targets beside them.
+class FeatureTrainer(DistillTrainer):
+    """DistillTrainer whose objective has `features`.
 
-    Gives input_ids, attention_mask and labels (batch, tokens), `soft_mask`
-    (batch, tokens - 1), shifted like the labels: where the teacher has
-    something to say; and with a cache topk_ids, topk_logprobs
-    (batch, tokens - 1, k), each before the token it predicts.
+    The student's states are alive for the backward pass anyway, so they are
+    asked for; of the teacher's only the chosen layers are kept, by hooks.
+    Raises LossError for a layer that a model does not have.
     """
 
-    def __init__(self, pad_id: int, cache: Any = None) -> None:
-        self.pad_id = pad_id
-        self.cache = cache
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.student_options["output_hidden_states"] = True
+        self.term = self.objective.features
+        self.pairs = self.term.pairs(self.student, self.teacher)
+        self.taught: dict[int, Tensor] = {}
+        self.projectors: Any = None
+        if self.term.kind != "relation":
+            self.projectors = Projectors(
+                self.pairs,
+                width(self.student),
+                width(self.teacher),
+                seed=self.args.seed,
+            ).to(self.accelerator.device)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        size = len(rows), max(len(row["input_ids"]) for row in rows)
-        batch = {
-            "input_ids": torch.full(size, self.pad_id),
-            "attention_mask": torch.zeros(size, dtype=torch.long),
-            "labels": torch.full(size, -100),
-            "soft_mask": torch.zeros(size[0], size[1] - 1, dtype=torch.bool),
-        }
-        if self.cache is not None:
-            shape = size[0], size[1] - 1, self.cache.k
-            batch["topk_ids"] = torch.zeros(shape, dtype=torch.long)
-            batch["topk_logprobs"] = torch.zeros(shape)
-        for i, row in enumerate(rows):
-            end = len(row["input_ids"])
-            batch["input_ids"][i, :end] = torch.tensor(row["input_ids"])
-            batch["attention_mask"][i, :end] = 1
-            batch["labels"][i, :end] = torch.tensor(row["labels"])
-            batch["soft_mask"][i, row["soft_start"] - 1 : end - 1] = True
-            if self.cache is not None:
-                ids, logprobs = self.cache.row(row["row"])
-                places = slice(end - 1 - len(ids), end - 1)
-                batch["topk_ids"][i, places] = ids
-                batch["topk_logprobs"][i, places] = logprobs
-        return batch
+    def ask_teacher(self, asked: Batch) -> Tensor | None:
+        layers = [teacher for _, teacher in self.pairs]
+        with tapped(self.teacher, layers) as self.taught:
+            if self.objective.soft:
+                return super().ask_teacher(asked)
+            with torch.no_grad():
+                decoder_of(self.teacher)(**asked, use_cache=False)
+            return None
+
+    def more_loss(self, outputs: Any, mask: Tensor) -> Tensor:
+        """Weight times the mean of the pairs' losses."""
+        losses = []
+        for student, teacher in self.pairs:
+            projector = self.projectors and partial(
+                self.projectors, student=student, teacher=teacher
+            )
+            loss = hidden_state_loss(
+                outputs.hidden_states[student][:, :-1].float(),
+                self.taught[teacher][:, :-1],
+                mask,
+                projector=projector,
+                kind=self.term.kind,
+            )
+            losses.append(loss)
+        self.taught = {}
+        return self.term.weight * torch.stack(losses).mean()
+
+    def create_optimizer(self, *args: Any, **options: Any) -> Any:
+        """The student's parameters, and the projectors beside them.
+
+        The trainer clips, and forgets the gradients of, its own model only.
+        """
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **options)
+        if fresh and self.projectors is not None:
+            self.projectors = self.accelerator.prepare_model(self.projectors)
+            weights = list(self.projectors.parameters())
+            optimizer.add_param_group({"params": weights, "weight_decay": 0.0})
+            optimizer.register_step_pre_hook(self.clip_projectors)
+            optimizer.register_step_post_hook(
+                lambda *_: self.projectors.zero_grad()
+            )
+        return optimizer
+
+    def clip_projectors(self, *_: Any) -> None:
+        """As the student is clipped; apart, so they cannot slow it down."""
+        weights = self.projectors.parameters()
+        clip_grad_norm_(weights, self.args.max_grad_norm)
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        """A checkpoint to resume from needs the projectors too."""
+        super()._save(output_dir, state_dict)
+        if self.projectors is not None:
+            state = self.accelerator.unwrap_model(self.projectors).state_dict()
+            folder = Path(output_dir or self.args.output_dir)
+            save_file(state, folder / PROJECTOR_FILE)
+
+    def _load_from_checkpoint(
+        self, checkpoint: Any, model: Any = None
+    ) -> None:
+        super()._load_from_checkpoint(checkpoint, model)
+        if self.projectors is not None:
+            state = load_file(Path(checkpoint) / PROJECTOR_FILE)
+            projectors = self.accelerator.unwrap_model(self.projectors)
+            projectors.load_state_dict(state)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""Training a student: one trainer, one schedule, a checkpoint per epoch.
+"""Training a student: what it learns, and what a run leaves on disk.
 
-TRL trains; this module decides what it is given. helpers.runs says what a
-run leaves on disk.
+run.json           the settings, compared before a run is continued
+epoch_1 ... final  adapter and tokenizer, safetensors
+log.json           written last: the losses of a finished run
+resume/            what a killed run continues from
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -16,30 +18,46 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from helpers import chat, quiet, write_atomic
+from helpers import CourseError, quiet, write_atomic
+from helpers.chat import encode_traces
 from helpers.models import (
     Loaded,
     add_lora,
     load_student,
     peak_memory_mb,
     processes,
-)
-from helpers.profiles import RUNS, Profile
-from helpers.runs import (
-    RunError,
-    TrainingRun,
-    open_run,
-    read_run,
-    run_folder,
     save_adapter,
 )
+from helpers.profiles import Profile
 
 SETTINGS = (  # of a profile: they must be equal for a run to be continued
     *("learning_rate", "batch_size", "gradient_accumulation", "epochs"),
     *("max_length", "dtype", "load_in_4bit"),
 )
+
+
+class RunError(CourseError):
+    """A training run that cannot start or continue as asked."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished run leaves behind.
+
+    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
+    `seconds` is training alone, `peak_memory_mb` the peak in MiB
+    since `reset_peak` (of the process where it never ran).
+    """
+
+    folder: Path
+    log: list[dict[str, float]]
+    steps: int
+    seconds: float
+    peak_memory_mb: float
+
+    @property
+    def final_loss(self) -> float:
+        return self.log[-1]["loss"]
 
 
 @dataclass(frozen=True)
@@ -80,115 +98,6 @@ class TextLesson:
         return build_trainer(student, rows, folder, **options)
 
 
-def encode_trace(trace: dict, tokenizer: Any, max_length: int) -> dict | None:
-    """The training row of a trace; None where it is too long."""
-    messages = chat.student_messages(trace["question"], trace["qwen3_answer"])
-    return chat.encode_example(messages, tokenizer, max_length=max_length)
-
-
-def encode_traces(
-    traces: Iterable[dict], tokenizer: Any, *, max_length: int
-) -> tuple[Any, int]:
-    """Rows of `input_ids` and `labels`, and how many were too long.
-
-    A row longer than `max_length` is dropped, never cut. Raises RunError
-    when nothing is left, CourseError when no token or every token is trained.
-    """
-    from datasets import Dataset
-
-    rows = [encode_trace(trace, tokenizer, max_length) for trace in traces]
-    dropped = rows.count(None)
-    rows = [row for row in rows if row is not None]
-    if not rows:
-        raise RunError(
-            f"no trace is left to train on ({dropped} were longer than "
-            f"{max_length} tokens). Raise DISTILL_MAX_LENGTH or relax the "
-            "filter."
-        )
-    chat.trained_share(rows)
-    return Dataset.from_list(rows), dropped
-
-
-def sft_config(
-    profile: Profile, folder: Path | None, *, rows: int, seed: int
-) -> Any:
-    """The one TRL configuration of the course."""
-    from trl import SFTConfig
-
-    per_step = profile.batch_size * profile.gradient_accumulation
-    per_step *= processes().num_processes
-    steps = -(-rows // per_step) * profile.epochs
-    return SFTConfig(
-        output_dir=str((folder or RUNS / "unsaved") / "resume"),
-        num_train_epochs=profile.epochs,
-        per_device_train_batch_size=profile.batch_size,
-        gradient_accumulation_steps=profile.gradient_accumulation,
-        learning_rate=profile.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        max_grad_norm=1.0,
-        max_length=None,  # too long rows are gone: nothing may be cut
-        packing=False,
-        remove_unused_columns=False,  # rows bring only what a loss reads
-        bf16=profile.dtype == "bfloat16",
-        gradient_checkpointing=profile.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        optim="adamw_torch_fused",
-        save_strategy="no" if folder is None else "epoch",
-        save_total_limit=1,
-        logging_steps=max(1, steps // 40),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would log a NaN as 0
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        seed=seed,
-        data_seed=seed,
-    )
-
-
-def make_callback(
-    folder: Path | None, tokenizer: Any, *, progress: bool
-) -> Any:
-    """Keeps an adapter per epoch, draws one bar, and stops at a NaN."""
-    from tqdm.auto import tqdm
-    from transformers import TrainerCallback
-
-    class EpochKeeper(TrainerCallback):
-        def on_train_begin(self, args, state, control, **_):
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="training",
-                disable=not progress or not processes().is_main_process,
-            )
-
-        def on_step_end(self, args, state, control, **_):
-            self.bar.update(1)
-
-        def on_log(self, args, state, control, logs, **_):
-            loss = float(logs.get("loss", 0.0))  # the last log has none
-            self.bar.set_postfix(loss=f"{loss:.3f}")
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss is {loss} at step {state.global_step}: the "
-                    f"learning rate {args.learning_rate:g} is too high, or a "
-                    "weight of the student is NaN. Lower "
-                    "DISTILL_LEARNING_RATE and overwrite this run."
-                )
-
-        def on_epoch_end(self, args, state, control, model, **_):
-            if folder is not None:
-                place = folder / f"epoch_{round(state.epoch)}"
-                save_adapter(model, tokenizer, place)
-
-        def on_train_end(self, args, state, control, **_):
-            self.bar.close()
-
-    return EpochKeeper()
-
-
 def build_trainer(
     student: Loaded,
     rows: Any,
@@ -208,19 +117,19 @@ def build_trainer(
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import align_special_tokens
-    from trl import SFTTrainer
+
+    from helpers.trainer import Keeper, SFTTrainer, sft_config
 
     profile = replace(profile, epochs=epochs)
     config = sft_config(profile, folder, rows=len(rows), seed=seed)
     asked = config.to_dict()
-    keeper = make_callback(folder, student.tokenizer, progress=progress)
     with quiet():
         trainer = (make or SFTTrainer)(
             model=student.model,
             args=config,
             train_dataset=rows,
             processing_class=student.tokenizer,
-            callbacks=[keeper],
+            callbacks=[Keeper(folder, progress)],
         )
         align_special_tokens(trainer.model, student.tokenizer)
     trainer.library_changed = {
@@ -289,6 +198,72 @@ def adapter_rank(model: Any) -> int | None:
     return adapters[model.active_adapter].r if adapters else None
 
 
+def run_folder(profile: Profile, run: str) -> Path:
+    """Where a run lives; raises RunError for a name that leads elsewhere."""
+    folder = profile.run_folder / run
+    if profile.run_folder.resolve() not in folder.resolve().parents:
+        raise RunError(
+            f"the run name {run!r} must be a plain name, for instance sft"
+        )
+    return folder
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> Path | None:
+    """The checkpoint to resume from, if any; an old run to overwrite goes.
+
+    Raises RunError when the folder holds a run with other settings, and
+    under FSDP. Of several processes the first one alone deletes.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise RunError(
+            "under FSDP each process would hold a piece of the adapter, and "
+            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
+            "student in 4 bits fits on each GPU."
+        )
+    if processes().is_main_process:
+        if overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        compare_settings(folder, settings)
+        last_checkpoint(folder / "resume")
+    processes().wait_for_everyone()
+    return last_checkpoint(folder / "resume")
+
+
+def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was started with other settings."""
+    if not (folder / "run.json").exists():
+        return
+    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    changed = {
+        key: (before.get(key), value)
+        for key, value in json.loads(json.dumps(settings)).items()
+        if before.get(key) != value
+    }
+    if changed:
+        raise RunError(
+            f"{folder.name} holds a run with other settings (there, here): "
+            f"{changed}. Name another run, or overwrite=True."
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; removes those that a kill cut short.
+
+    The Trainer writes trainer_state.json last, so without it the rest may be
+    missing or half written.
+    """
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            complete[json.loads(state)["global_step"]] = checkpoint
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return complete[max(complete)] if complete else None
+
+
 def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
     """Save `final` and the log, then drop what was only for resuming."""
     save_adapter(trainer.model, trainer.processing_class, folder / "final")
@@ -310,3 +285,15 @@ def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
         shutil.rmtree(folder / "resume", ignore_errors=True)
     processes().wait_for_everyone()
     return read_run(folder)
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """A finished run, from its log.json."""
+    try:
+        record = json.loads((folder / "log.json").read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder.name}: no finished run there. Run notebook 03, or "
+            "`python3 -m helpers sft`."
+        ) from error
+    return TrainingRun(folder=folder, **record)

@@ -33,7 +33,7 @@ from helpers.rebuild import text
 from helpers.rebuild.cards import write_card
 from helpers.rebuild.generator import Problem, generate_problems
 from helpers.rebuild.models import RECIPES, Recipe
-from helpers.runs import last_checkpoint
+from helpers.sft import last_checkpoint
 
 MODELS = DATA / "models"
 WORK = RUNS / "minilab"
