@@ -8,6 +8,7 @@ example is those ids followed by the answer and the end-of-turn token.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -138,6 +139,35 @@ def trained_share(rows: list[dict[str, list[int]]]) -> float:
             "between 0 and 1. Check where the labels are masked."
         )
     return share
+
+
+def encode_trace(trace: dict, tokenizer: Any, max_length: int) -> dict | None:
+    """The training row of a trace; None where it is too long."""
+    messages = student_messages(trace["question"], trace["qwen3_answer"])
+    return encode_example(messages, tokenizer, max_length=max_length)
+
+
+def encode_traces(
+    traces: Iterable[dict], tokenizer: Any, *, max_length: int
+) -> tuple[Any, int]:
+    """Rows of `input_ids` and `labels`, and how many were too long.
+
+    A row longer than `max_length` is dropped, never cut. Raises CourseError
+    when nothing is left, or when no token or every token is trained.
+    """
+    from datasets import Dataset
+
+    rows = [encode_trace(trace, tokenizer, max_length) for trace in traces]
+    dropped = rows.count(None)
+    rows = [row for row in rows if row is not None]
+    if not rows:
+        raise CourseError(
+            f"no trace is left to train on ({dropped} were longer than "
+            f"{max_length} tokens). Raise DISTILL_MAX_LENGTH or relax the "
+            "filter."
+        )
+    trained_share(rows)
+    return Dataset.from_list(rows), dropped
 
 
 def completion_text(ids: list[int], prompt: str, tokenizer: Any) -> str:

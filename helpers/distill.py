@@ -10,27 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from helpers import chat
-from helpers.features import FeatureTerm
-from helpers.logit_cache import LogitCache
+from helpers.features import (
+    FeatureTerm,
+    Projectors,
+    decoder_of,
+    hidden_state_loss,
+    tapped,
+    width,
+)
+from helpers.logit_cache import LogitCache, PairCollator
 from helpers.losses import check_options, check_vocabularies
 from helpers.models import Loaded
 from helpers.profiles import Profile
-from helpers.runs import (
-    RunError,
-    TrainingRun,
-    run_folder,
-    run_settings,
-    run_training,
-)
-from helpers.sft import encode_traces, prepared, trainer_options
-from helpers.trainer import DistillTrainer, FeatureTrainer
+from helpers.sft import RunError, TextLesson, train_student
+from helpers.trainer import Batch, DistillTrainer
+
+PROJECTOR_FILE = "projectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,81 +103,123 @@ def pair_rows(
     first position that the teacher wrote: its chat template may open the
     thought, and what a template writes was never trained.
     """
-    fitting = [
-        trace
-        for trace in traces
-        if chat.encode_example(
-            chat.student_messages(trace["question"], trace["qwen3_answer"]),
-            student,
-            max_length=max_length,
-        )
-    ]
-    if long := len(traces) - len(fitting):
-        print(f"{long} traces longer than {max_length} dropped")
-    rows, _ = encode_traces(fitting or traces, student, max_length=max_length)
+    rows, dropped = chat.encode_traces(traces, student, max_length=max_length)
+    if dropped:
+        print(f"{dropped} traces longer than {max_length} dropped")
+    fitting = [t for t in traces if chat.encode_trace(t, student, max_length)]
     starts = []
     for trace, row in zip(fitting, rows, strict=True):
         messages = chat.student_messages(trace["question"])
-        theirs = chat.prompt_ids(messages, teacher)
-        if theirs != row["input_ids"][: len(theirs)]:
+        prompt = chat.prompt_ids(messages, teacher)
+        if prompt != row["input_ids"][: len(prompt)]:
             raise RunError(
                 f"{trace['id']}: the teacher's prompt is not the beginning "
                 "of the student's row. Logit distillation needs one chat "
                 "template; use traces (helpers.sft) for this pair."
             )
-        starts.append(len(theirs))
+        starts.append(len(prompt))
     rows = rows.add_column("soft_start", starts)
     return rows.add_column("row", list(range(len(rows))))
 
 
-class PairCollator:
-    """Pads rows on the right and lays the cached targets beside them.
+class FeatureTrainer(DistillTrainer):
+    """DistillTrainer whose objective has `features`.
 
-    Gives input_ids, attention_mask and labels (batch, tokens), `soft_mask`
-    (batch, tokens - 1), shifted like the labels: where the teacher has
-    something to say; and with a cache topk_ids, topk_logprobs
-    (batch, tokens - 1, k), each before the token it predicts.
+    The student's states are alive for the backward pass anyway, so they are
+    asked for; of the teacher's only the chosen layers are kept, by hooks.
+    Raises LossError for a layer that a model does not have.
     """
 
-    def __init__(self, pad_id: int, cache: Any = None) -> None:
-        self.pad_id = pad_id
-        self.cache = cache
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.student_options["output_hidden_states"] = True
+        self.term = self.objective.features
+        self.pairs = self.term.pairs(self.student, self.teacher)
+        self.taught: dict[int, Tensor] = {}
+        self.projectors: Any = None
+        if self.term.kind != "relation":
+            self.projectors = Projectors(
+                self.pairs,
+                width(self.student),
+                width(self.teacher),
+                seed=self.args.seed,
+            ).to(self.accelerator.device)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        size = len(rows), max(len(row["input_ids"]) for row in rows)
-        batch = {
-            "input_ids": torch.full(size, self.pad_id),
-            "attention_mask": torch.zeros(size, dtype=torch.long),
-            "labels": torch.full(size, -100),
-            "soft_mask": torch.zeros(size[0], size[1] - 1, dtype=torch.bool),
-        }
-        if self.cache is not None:
-            shape = size[0], size[1] - 1, self.cache.k
-            batch["topk_ids"] = torch.zeros(shape, dtype=torch.long)
-            batch["topk_logprobs"] = torch.zeros(shape)
-        for i, row in enumerate(rows):
-            end = len(row["input_ids"])
-            batch["input_ids"][i, :end] = torch.tensor(row["input_ids"])
-            batch["attention_mask"][i, :end] = 1
-            batch["labels"][i, :end] = torch.tensor(row["labels"])
-            batch["soft_mask"][i, row["soft_start"] - 1 : end - 1] = True
-            if self.cache is not None:
-                ids, logprobs = self.cache.row(row["row"])
-                places = slice(end - 1 - len(ids), end - 1)
-                batch["topk_ids"][i, places] = ids
-                batch["topk_logprobs"][i, places] = logprobs
-        return batch
+    def ask_teacher(self, asked: Batch) -> Tensor | None:
+        layers = [teacher for _, teacher in self.pairs]
+        with tapped(self.teacher, layers) as self.taught:
+            if self.objective.soft:
+                return super().ask_teacher(asked)
+            with torch.no_grad():
+                decoder_of(self.teacher)(**asked, use_cache=False)
+            return None
+
+    def more_loss(self, outputs: Any, mask: Tensor) -> Tensor:
+        """Weight times the mean of the pairs' losses."""
+        losses = []
+        for student, teacher in self.pairs:
+            projector = self.projectors and partial(
+                self.projectors, student=student, teacher=teacher
+            )
+            loss = hidden_state_loss(
+                outputs.hidden_states[student][:, :-1].float(),
+                self.taught[teacher][:, :-1],
+                mask,
+                projector=projector,
+                kind=self.term.kind,
+            )
+            losses.append(loss)
+        self.taught = {}
+        return self.term.weight * torch.stack(losses).mean()
+
+    def create_optimizer(self, *args: Any, **options: Any) -> Any:
+        """The student's parameters, and the projectors beside them.
+
+        The trainer clips, and forgets the gradients of, its own model only.
+        """
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **options)
+        if fresh and self.projectors is not None:
+            self.projectors = self.accelerator.prepare_model(self.projectors)
+            weights = list(self.projectors.parameters())
+            optimizer.add_param_group({"params": weights, "weight_decay": 0.0})
+            optimizer.register_step_pre_hook(self.clip_projectors)
+            optimizer.register_step_post_hook(
+                lambda *_: self.projectors.zero_grad()
+            )
+        return optimizer
+
+    def clip_projectors(self, *_: Any) -> None:
+        """As the student is clipped; apart, so they cannot slow it down."""
+        weights = self.projectors.parameters()
+        clip_grad_norm_(weights, self.args.max_grad_norm)
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        """A checkpoint to resume from needs the projectors too."""
+        super()._save(output_dir, state_dict)
+        if self.projectors is not None:
+            state = self.accelerator.unwrap_model(self.projectors).state_dict()
+            folder = Path(output_dir or self.args.output_dir)
+            save_file(state, folder / PROJECTOR_FILE)
+
+    def _load_from_checkpoint(
+        self, checkpoint: Any, model: Any = None
+    ) -> None:
+        super()._load_from_checkpoint(checkpoint, model)
+        if self.projectors is not None:
+            state = load_file(Path(checkpoint) / PROJECTOR_FILE)
+            projectors = self.accelerator.unwrap_model(self.projectors)
+            projectors.load_state_dict(state)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Lesson(TextLesson):
     """What a student is to learn: traces, and what the teacher thinks of them.
 
     teacher: with a `cache` only its tokenizer is used, `teacher.model` may
     be None. Raises RunError for an objective that a cache cannot serve.
     """
 
-    traces: list[dict]
     teacher: Loaded
     objective: Objective
     cache: LogitCache | None = None
@@ -198,48 +245,37 @@ class Lesson:
                 "another with write_cache(temperature=...)"
             )
 
-    def trainer(
-        self,
-        student: Loaded,
-        folder: Path | None = None,
-        *,
-        profile: Profile,
-        seed: int = 7,
-        progress: bool = True,
-    ) -> Any:
-        """A trainer for the profile's epochs; no folder, nothing saved.
+    def settings(self) -> dict[str, Any]:
+        """What decides the lesson, for run.json."""
+        objective, cached = asdict(self.objective), self.cache is not None
+        return super().settings() | {"objective": objective, "cached": cached}
+
+    def prepare(self, student: Loaded, profile: Profile) -> tuple[Any, Any]:
+        """The rows and what makes the trainer.
 
         Raises LossError when the vocabularies do not agree, CourseError for
         a cache of other rows.
         """
         objective, size = self.objective, len(student.tokenizer)
-        online = self.cache is None
-        if profile.kd_chunk and online:
-            objective = objective.chunked(profile.kd_chunk)
         pair = student.tokenizer, self.teacher.tokenizer
         check_vocabularies(*pair, size, size)  # the rest is padding
         rows = pair_rows(self.traces, *pair, max_length=profile.max_length)
-        if not online:
-            self.cache.check_rows(
-                rows.select_columns(["input_ids", "labels"]).to_list()
-            )
-        options = trainer_options(
-            student,
-            rows,
-            folder,
-            profile=profile,
-            seed=seed,
-            progress=progress,
-        ) | {
-            "objective": objective,
-            "teacher": self.teacher.model.eval() if online else None,
-            "vocabulary": size,
-            "data_collator": PairCollator(
+        if self.cache is not None:
+            encoded = rows.select_columns(["input_ids", "labels"])
+            self.cache.check_rows(encoded.to_list())
+        elif profile.kd_chunk:
+            objective = objective.chunked(profile.kd_chunk)
+        online = self.cache is None
+        make = partial(
+            FeatureTrainer if objective.features else DistillTrainer,
+            objective=objective,
+            teacher=self.teacher.model.eval() if online else None,
+            vocabulary=size,
+            data_collator=PairCollator(
                 student.tokenizer.pad_token_id, self.cache
             ),
-        }
-        kind = FeatureTrainer if objective.features else DistillTrainer
-        return prepared(kind, options)
+        )
+        return rows, make
 
 
 def pair_trainer(
@@ -259,41 +295,5 @@ def pair_trainer(
     return lesson.trainer(student, profile=profile, seed=seed)
 
 
-def distill_student(
-    lesson: Lesson,
-    *,
-    profile: Profile,
-    run: str = "logit",
-    epochs: int | None = None,
-    seed: int = 7,
-    overwrite: bool = False,
-    progress: bool = True,
-    student: Loaded | None = None,
-) -> TrainingRun:
-    """Train the profile's student on a lesson; profile: of `pair_profile`.
-
-    Continues a killed run and refuses one with other settings, like
-    `train_student`.
-    """
-    if epochs is not None:
-        profile = replace(profile, epochs=epochs)
-
-    def build(student: Loaded, folder: Path) -> Any:
-        return lesson.trainer(
-            student, folder, profile=profile, seed=seed, progress=progress
-        )
-
-    return run_training(
-        build,
-        run_folder(profile, run),
-        run_settings(
-            profile,
-            lesson.traces,
-            seed=seed,
-            objective=asdict(lesson.objective),
-            cached=lesson.cache is not None,
-        ),
-        profile=profile,
-        overwrite=overwrite,
-        student=student,
-    )
+# Trains the profile's student (of `pair_profile`) on a Lesson.
+distill_student = partial(train_student, run="logit")

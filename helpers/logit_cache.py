@@ -28,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from helpers import CourseError, write_atomic
+from helpers.chat import encode_traces
 from helpers.features import decoder_of
 from helpers.losses import (
     check_options,
@@ -37,7 +38,6 @@ from helpers.losses import (
     shift_for_next_token,
 )
 from helpers.models import Loaded, weights_hash
-from helpers.sft import encode_traces
 
 FORMAT = 2
 METADATA = "cache"  # one entry: safetensors does not keep an order of several
@@ -243,3 +243,42 @@ def answer_states(rows: list[dict], model: Any) -> tuple[Tensor, Tensor]:
     ).last_hidden_state
     hidden, _, mask = shift_for_next_token(hidden, labels)
     return hidden[mask.to(hidden.device)], mask.sum(dim=1)
+
+
+class PairCollator:
+    """Pads rows on the right and lays the cached targets beside them.
+
+    Gives input_ids, attention_mask and labels (batch, tokens), `soft_mask`
+    (batch, tokens - 1), shifted like the labels: where the teacher has
+    something to say; and with a cache topk_ids, topk_logprobs
+    (batch, tokens - 1, k), each before the token it predicts.
+    """
+
+    def __init__(self, pad_id: int, cache: Any = None) -> None:
+        self.pad_id = pad_id
+        self.cache = cache
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        size = len(rows), max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": torch.full(size, self.pad_id),
+            "attention_mask": torch.zeros(size, dtype=torch.long),
+            "labels": torch.full(size, -100),
+            "soft_mask": torch.zeros(size[0], size[1] - 1, dtype=torch.bool),
+        }
+        if self.cache is not None:
+            shape = size[0], size[1] - 1, self.cache.k
+            batch["topk_ids"] = torch.zeros(shape, dtype=torch.long)
+            batch["topk_logprobs"] = torch.zeros(shape)
+        for i, row in enumerate(rows):
+            end = len(row["input_ids"])
+            batch["input_ids"][i, :end] = torch.tensor(row["input_ids"])
+            batch["attention_mask"][i, :end] = 1
+            batch["labels"][i, :end] = torch.tensor(row["labels"])
+            batch["soft_mask"][i, row["soft_start"] - 1 : end - 1] = True
+            if self.cache is not None:
+                ids, logprobs = self.cache.row(row["row"])
+                places = slice(end - 1 - len(ids), end - 1)
+                batch["topk_ids"][i, places] = ids
+                batch["topk_logprobs"][i, places] = logprobs
+        return batch

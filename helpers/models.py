@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -282,3 +283,15 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
         else:
             model = PeftModel.from_pretrained(model, str(folder))
     return replace(loaded, model=model.eval())
+
+
+def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Adapter and tokenizer, complete or not at all; the first process."""
+    if not processes().is_main_process:
+        return
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(str(draft), safe_serialization=True)
+    tokenizer.save_pretrained(str(draft))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)

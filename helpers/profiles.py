@@ -194,8 +194,9 @@ def get_profile(
 ) -> Profile:
     """The profile in force, environment overrides applied.
 
-    Raises CourseError for an unknown name, for a value that is not allowed,
-    and for a variable that looks like a misspelled field.
+    Where bfloat16 is slow, a profile that nobody gave a dtype computes in
+    float32. Raises CourseError for an unknown name, for a value that is not
+    allowed, and for a variable that looks like a misspelled field.
     """
     name = name or environment.get("DISTILL_PROFILE") or "mini"
     if name not in PROFILES:
@@ -211,7 +212,26 @@ def get_profile(
                 changes[key] = convert(key, text)
             else:
                 check_spelling(variable, key)
-    return replace(PROFILES[name], **changes)
+    profile = replace(PROFILES[name], **changes)
+    chosen = "dtype" in changes or profile.dtype != "bfloat16"
+    if chosen or fast_bfloat16():
+        return profile
+    return replace(profile, dtype="float32")
+
+
+def fast_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 fast.
+
+    A CPU without AVX-512 takes 60 times as long as in float32.
+    """
+    try:
+        import torch
+    except ImportError:  # a bare Python, which will not train
+        return True
+    mkldnn = torch.backends.mkldnn.is_available()
+    return torch.cuda.is_available() or (
+        mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def check_spelling(variable: str, key: str) -> None:

@@ -1,161 +1,101 @@
-"""Response distillation: one trainer, one schedule, a checkpoint per epoch.
+"""Training a student: what it learns, and what a run leaves on disk.
 
-TRL trains; this module only decides what it is given. helpers.runs says what
-a run leaves on disk.
+run.json           the settings, compared before a run is continued
+epoch_1 ... final  adapter and tokenizer, safetensors
+log.json           written last: the losses of a finished run
+resume/            what a killed run continues from
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
+import os
+import shutil
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from helpers import chat
-from helpers.models import Loaded, processes, quiet
-from helpers.profiles import RUNS, Profile
-from helpers.runs import (
-    RunError,
-    TrainingRun,
-    open_run,
-    read_run,
-    run_folder,
-    run_settings,
-    run_training,
+from helpers import CourseError, quiet, write_atomic
+from helpers.chat import encode_traces
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    peak_memory_mb,
+    processes,
     save_adapter,
 )
+from helpers.profiles import Profile
 
-__all__ = [
-    "RunError",
-    "build_trainer",
-    "encode_traces",
-    "open_run",
-    "read_run",
-    "save_adapter",
-    "train_student",
-]
+SETTINGS = (  # of a profile: they must be equal for a run to be continued
+    *("learning_rate", "batch_size", "gradient_accumulation", "epochs"),
+    *("max_length", "dtype", "load_in_4bit"),
+)
 
 
-def encode_traces(
-    traces: Iterable[dict], tokenizer: Any, *, max_length: int
-) -> tuple[Any, int]:
-    """Rows of `input_ids` and `labels`, and how many were too long.
+class RunError(CourseError):
+    """A training run that cannot start or continue as asked."""
 
-    A row longer than `max_length` is dropped, never cut. Raises RunError
-    when nothing is left, CourseError when no token or every token is trained.
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished run leaves behind.
+
+    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
+    `seconds` is training alone, `peak_memory_mb` the peak in MiB
+    since `reset_peak` (of the process where it never ran).
     """
-    from datasets import Dataset
 
-    rows = []
-    dropped = 0
-    for trace in traces:
-        messages = chat.student_messages(
-            trace["question"], trace["qwen3_answer"]
+    folder: Path
+    log: list[dict[str, float]]
+    steps: int
+    seconds: float
+    peak_memory_mb: float
+
+    @property
+    def final_loss(self) -> float:
+        return self.log[-1]["loss"]
+
+
+@dataclass(frozen=True)
+class TextLesson:
+    """What a student is to learn: the text of traces."""
+
+    traces: list[dict]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the lesson, for run.json."""
+        texts = [(row["question"], row["qwen3_answer"]) for row in self.traces]
+        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        return {"traces": len(texts), "traces_sha256": digest[:12]}
+
+    def prepare(self, student: Loaded, profile: Profile) -> tuple[Any, Any]:
+        """The encoded rows, and what makes a trainer (`build_trainer`)."""
+        limit = profile.max_length
+        rows, dropped = encode_traces(
+            self.traces, student.tokenizer, max_length=limit
         )
-        row = chat.encode_example(messages, tokenizer, max_length=max_length)
-        dropped += row is None
-        if row is not None:
-            rows.append(row)
-    if not rows:
-        raise RunError(
-            f"no trace is left to train on ({dropped} were longer than "
-            f"{max_length} tokens). Raise DISTILL_MAX_LENGTH or relax the "
-            "filter."
-        )
-    chat.trained_share(rows)
-    return Dataset.from_list(rows), dropped
+        if dropped:
+            print(f"{dropped} traces longer than {limit} dropped")
+        return rows, None
 
-
-def sft_config(
-    profile: Profile,
-    folder: Path | None,
-    *,
-    epochs: int,
-    rows: int,
-    seed: int,
-) -> Any:
-    """The one TRL configuration of the course."""
-    from trl import SFTConfig
-
-    per_step = profile.batch_size * profile.gradient_accumulation
-    per_step *= processes().num_processes
-    steps = max(1, -(-rows // per_step)) * epochs
-    return SFTConfig(
-        output_dir=str((folder or RUNS / "unsaved") / "resume"),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=profile.batch_size,
-        gradient_accumulation_steps=profile.gradient_accumulation,
-        learning_rate=profile.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        max_grad_norm=1.0,
-        max_length=None,  # too long rows are gone: nothing may be cut
-        packing=False,
-        remove_unused_columns=False,  # rows bring only what a loss reads
-        bf16=profile.dtype == "bfloat16",
-        gradient_checkpointing=profile.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        optim="adamw_torch_fused",
-        save_strategy="no" if folder is None else "epoch",
-        save_total_limit=1,
-        logging_steps=max(1, steps // 40),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would log a NaN as 0
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        seed=seed,
-        data_seed=seed,
-    )
-
-
-def make_callback(
-    folder: Path | None, tokenizer: Any, *, progress: bool
-) -> Any:
-    """Keeps an adapter per epoch, draws one bar, and stops at a NaN."""
-    from tqdm.auto import tqdm
-    from transformers import TrainerCallback
-
-    class EpochKeeper(TrainerCallback):
-        bar: Any = None
-
-        def on_train_begin(self, args, state, control, **_):
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="training",
-                disable=not progress or not processes().is_main_process,
-            )
-
-        def on_step_end(self, args, state, control, **_):
-            self.bar.update(1)
-
-        def on_log(self, args, state, control, logs=None, **_):
-            if not logs or "loss" not in logs:
-                return
-            loss = float(logs["loss"])
-            self.bar.set_postfix(loss=f"{loss:.3f}")
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss is {loss} at step {state.global_step}: the "
-                    f"learning rate {args.learning_rate:g} is too high, or a "
-                    "weight of the student is NaN. Lower "
-                    "DISTILL_LEARNING_RATE and overwrite this run."
-                )
-
-        def on_epoch_end(self, args, state, control, model=None, **_):
-            if folder is not None:
-                place = folder / f"epoch_{round(state.epoch)}"
-                save_adapter(model, tokenizer, place)
-
-        def on_train_end(self, args, state, control, **_):
-            self.bar.close()
-
-    return EpochKeeper()
+    def trainer(
+        self,
+        student: Loaded,
+        folder: Path | None = None,
+        *,
+        profile: Profile,
+        seed: int = 7,
+        progress: bool = True,
+    ) -> Any:
+        """A trainer for the profile's epochs; no folder, nothing saved."""
+        rows, make = self.prepare(student, profile)
+        options = {"profile": profile, "epochs": profile.epochs, "make": make}
+        options |= {"seed": seed, "progress": progress}
+        return build_trainer(student, rows, folder, **options)
 
 
 def build_trainer(
@@ -167,64 +107,39 @@ def build_trainer(
     epochs: int,
     seed: int,
     progress: bool = True,
+    make: Callable[..., Any] | None = None,
 ) -> Any:
-    """TRL's SFTTrainer over the encoded rows; no folder, nothing saved."""
-    from trl import SFTTrainer
+    """A trainer over encoded rows, made in silence; no folder, nothing saved.
 
-    options = trainer_options(
-        student,
-        rows,
-        folder,
-        profile=replace(profile, epochs=epochs),
-        seed=seed,
-        progress=progress,
-    )
-    return prepared(SFTTrainer, options)
-
-
-def trainer_options(
-    student: Loaded,
-    rows: Any,
-    folder: Path | None,
-    *,
-    profile: Profile,
-    seed: int,
-    progress: bool,
-) -> dict[str, Any]:
-    """What every trainer of the course is given, whatever its loss."""
-    config = sft_config(
-        profile, folder, epochs=profile.epochs, rows=len(rows), seed=seed
-    )
-    callback = make_callback(folder, student.tokenizer, progress=progress)
-    return {
-        "model": student.model,
-        "args": config,
-        "train_dataset": rows,
-        "processing_class": student.tokenizer,
-        "callbacks": [callback],
-    }
-
-
-def prepared(make: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """The trainer, made in silence; `library_changed` says what it changed.
-
-    TRL casts adapters to bfloat16 when the model is quantized, but resuming
-    loads them as float32; keeping them in float32 from the start makes a
-    resumed run equal to an uninterrupted one.
+    make: a subclass of TRL's SFTTrainer with options of its own, or None for
+    SFTTrainer itself. `library_changed` of the result names each setting
+    that a library changed, as [asked for, in force].
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import align_special_tokens
 
-    asked = options["args"].to_dict()
+    from helpers.trainer import Keeper, SFTTrainer, sft_config
+
+    profile = replace(profile, epochs=epochs)
+    config = sft_config(profile, folder, rows=len(rows), seed=seed)
+    asked = config.to_dict()
     with quiet():
-        trainer = make(**options)
-        align_special_tokens(trainer.model, options["processing_class"])
+        trainer = (make or SFTTrainer)(
+            model=student.model,
+            args=config,
+            train_dataset=rows,
+            processing_class=student.tokenizer,
+            callbacks=[Keeper(folder, progress)],
+        )
+        align_special_tokens(trainer.model, student.tokenizer)
     trainer.library_changed = {
         name: [asked.get(name), value]
         for name, value in trainer.args.to_dict().items()
         if asked.get(name) != value
     }
     trainer.remove_callback(PrinterCallback)
+    # TRL casts adapters of a quantized model to bfloat16, but resuming loads
+    # them as float32: only so does a resumed run equal an uninterrupted one.
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -232,7 +147,7 @@ def prepared(make: Callable[..., Any], options: dict[str, Any]) -> Any:
 
 
 def train_student(
-    traces: Iterable[dict],
+    traces: Iterable[dict] | TextLesson,
     *,
     profile: Profile,
     run: str = "sft",
@@ -242,39 +157,143 @@ def train_student(
     progress: bool = True,
     student: Loaded | None = None,
 ) -> TrainingRun:
-    """Train the profile's student on traces with QLoRA; returns the run.
+    """Train the profile's student with QLoRA; returns the run.
 
-    A killed run is continued when it is started again with the same
-    settings; a finished one is read back, not trained twice. With
-    `overwrite` an older run of that name is deleted first. `student` is a
-    student with adapters; by default it is loaded and given the profile's
-    rank.
+    traces: their text is learned; or a lesson (helpers.distill). A killed
+    run is continued when it is started again with the same settings; a
+    finished one is read back, not trained twice. With `overwrite` an older
+    run of that name is deleted first. `student` is a student with adapters;
+    by default it is loaded and given the profile's rank.
     """
-    traces = list(traces)
+    lesson = traces
+    if not isinstance(lesson, TextLesson):
+        lesson = TextLesson(list(traces))
     if epochs is not None:
         profile = replace(profile, epochs=epochs)
-
-    def build(student: Loaded, folder: Path) -> Any:
-        rows, dropped = encode_traces(
-            traces, student.tokenizer, max_length=profile.max_length
-        )
-        if dropped:
-            print(f"{dropped} traces longer than {profile.max_length} dropped")
-        return build_trainer(
-            student,
-            rows,
-            folder,
-            profile=profile,
-            epochs=profile.epochs,
-            seed=seed,
-            progress=progress,
-        )
-
-    return run_training(
-        build,
-        run_folder(profile, run),
-        run_settings(profile, traces, seed=seed),
-        profile=profile,
-        overwrite=overwrite,
-        student=student,
+    folder = run_folder(profile, run)
+    rank = adapter_rank(student.model) if student else profile.rank
+    settings = {name: getattr(profile, name) for name in SETTINGS}
+    settings |= {"student": Path(profile.student).name, "rank": rank}
+    settings |= {"seed": seed, **lesson.settings()}
+    resume = open_run(folder, settings, overwrite)
+    if (folder / "log.json").exists():
+        return read_run(folder)
+    if student is None:
+        student = add_lora(load_student(profile), rank=rank, seed=seed)
+    trainer = lesson.trainer(
+        student, folder, profile=profile, seed=seed, progress=progress
     )
+    if processes().is_main_process:
+        record = settings | {"library_changed": trainer.library_changed}
+        text = json.dumps(record, indent=1, default=str)
+        write_atomic(folder / "run.json", text)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return finish_run(trainer, folder, time.perf_counter() - started)
+
+
+def adapter_rank(model: Any) -> int | None:
+    """The rank of the model's adapters; None where all of it is trained."""
+    adapters = getattr(model, "peft_config", None)
+    return adapters[model.active_adapter].r if adapters else None
+
+
+def run_folder(profile: Profile, run: str) -> Path:
+    """Where a run lives; raises RunError for a name that leads elsewhere."""
+    folder = profile.run_folder / run
+    if profile.run_folder.resolve() not in folder.resolve().parents:
+        raise RunError(
+            f"the run name {run!r} must be a plain name, for instance sft"
+        )
+    return folder
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> Path | None:
+    """The checkpoint to resume from, if any; an old run to overwrite goes.
+
+    Raises RunError when the folder holds a run with other settings, and
+    under FSDP. Of several processes the first one alone deletes.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise RunError(
+            "under FSDP each process would hold a piece of the adapter, and "
+            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
+            "student in 4 bits fits on each GPU."
+        )
+    if processes().is_main_process:
+        if overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        compare_settings(folder, settings)
+        last_checkpoint(folder / "resume")
+    processes().wait_for_everyone()
+    return last_checkpoint(folder / "resume")
+
+
+def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was started with other settings."""
+    if not (folder / "run.json").exists():
+        return
+    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    changed = {
+        key: (before.get(key), value)
+        for key, value in json.loads(json.dumps(settings)).items()
+        if before.get(key) != value
+    }
+    if changed:
+        raise RunError(
+            f"{folder.name} holds a run with other settings (there, here): "
+            f"{changed}. Name another run, or overwrite=True."
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; removes those that a kill cut short.
+
+    The Trainer writes trainer_state.json last, so without it the rest may be
+    missing or half written.
+    """
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            complete[json.loads(state)["global_step"]] = checkpoint
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return complete[max(complete)] if complete else None
+
+
+def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
+    """Save `final` and the log, then drop what was only for resuming."""
+    save_adapter(trainer.model, trainer.processing_class, folder / "final")
+    names = ("step", "epoch", "loss", "learning_rate")
+    log = [
+        {name: float(entry[name]) for name in names}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    record = {
+        "log": log,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    processes().wait_for_everyone()  # nobody needs the checkpoints any more
+    if processes().is_main_process:
+        write_atomic(folder / "log.json", json.dumps(record, indent=1))
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+    processes().wait_for_everyone()
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """A finished run, from its log.json."""
+    try:
+        record = json.loads((folder / "log.json").read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder.name}: no finished run there. Run notebook 03, or "
+            "`python3 -m helpers sft`."
+        ) from error
+    return TrainingRun(folder=folder, **record)

@@ -1,27 +1,24 @@
-"""The trainer of logit distillation: TRL's SFTTrainer with another loss.
+"""How TRL trains here: its configuration, and the loss of a step.
 
-Kept to what changes: what a step computes. helpers.distill decides what it is
-given, and makes its batches.
+helpers.sft makes the trainers, helpers.distill decides what they match.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
 
 from helpers.features import (
-    Projectors,
     decoder_of,
-    hidden_state_loss,
+    depth,
     tapped,
-    width,
 )
 from helpers.losses import (
     chunked_kd_loss,
@@ -30,17 +27,94 @@ from helpers.losses import (
     shift_for_next_token,
     topk_kd_loss,
 )
-from helpers.models import unsloth_backend
+from helpers.models import processes, save_adapter, unsloth_backend
+from helpers.profiles import RUNS, Profile
+from helpers.sft import RunError
 
 unsloth_backend()  # it patches what is imported after it
 
-from trl import SFTTrainer  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
+from trl import SFTConfig, SFTTrainer  # noqa: E402
 
 if TYPE_CHECKING:
     from helpers.distill import Objective
 
 Batch = dict[str, Tensor]
-PROJECTOR_FILE = "projectors.safetensors"
+
+
+def sft_config(
+    profile: Profile, folder: Path | None, *, rows: int, seed: int
+) -> Any:
+    """The one TRL configuration of the course."""
+    per_step = profile.batch_size * profile.gradient_accumulation
+    per_step *= processes().num_processes
+    steps = -(-rows // per_step) * profile.epochs
+    return SFTConfig(
+        output_dir=str((folder or RUNS / "unsaved") / "resume"),
+        num_train_epochs=profile.epochs,
+        per_device_train_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.gradient_accumulation,
+        learning_rate=profile.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        max_grad_norm=1.0,
+        max_length=None,  # too long rows are gone: nothing may be cut
+        packing=False,
+        remove_unused_columns=False,  # rows bring only what a loss reads
+        bf16=profile.dtype == "bfloat16",
+        gradient_checkpointing=profile.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        optim="adamw_torch_fused",
+        save_strategy="no" if folder is None else "epoch",
+        save_total_limit=1,
+        logging_steps=max(1, steps // 40),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would log a NaN as 0
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+class Keeper(TrainerCallback):
+    """Keeps an adapter per epoch, draws one bar, and stops at a NaN."""
+
+    def __init__(self, folder: Path | None, progress: bool) -> None:
+        self.folder = folder
+        self.shown = progress and processes().is_main_process
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            disable=not self.shown,
+        )
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.update(1)
+
+    def on_log(self, args, state, control, logs, **_):
+        loss = float(logs.get("loss", 0.0))  # the last log has none
+        self.bar.set_postfix(loss=f"{loss:.3f}")
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss} at step {state.global_step}: the "
+                f"learning rate {args.learning_rate:g} is too high, or a "
+                "weight of the student is NaN. Lower "
+                "DISTILL_LEARNING_RATE and overwrite this run."
+            )
+
+    def on_epoch_end(self, args, state, control, model, processing_class, **_):
+        if self.folder is not None:
+            place = self.folder / f"epoch_{round(state.epoch)}"
+            save_adapter(model, processing_class, place)
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
 
 
 class DistillTrainer(SFTTrainer):
@@ -89,9 +163,9 @@ class DistillTrainer(SFTTrainer):
         soft_mask = inputs["soft_mask"] & mask
         loss = self.hard_loss(states, targets, mask, soft_mask)
         taught = self.ask_teacher(asked)
-        if self.objective.soft:
+        if weight := self.objective.soft:
             soft = self.soft_loss(states, taught, soft_mask, inputs)
-            loss = loss + self.objective.soft * soft * soft_mask.sum()
+            loss = loss + weight * soft * soft_mask.sum()
         loss = loss + self.more_loss(outputs, soft_mask) * soft_mask.sum()
         if num_items_in_batch is None:
             num_items_in_batch = mask.sum()
@@ -110,15 +184,10 @@ class DistillTrainer(SFTTrainer):
         if not self.objective.chunk:
             outputs = model(**asked, **self.student_options)
             return outputs, outputs.logits
-        returned: list[Tensor] = []
-        hook = decoder_of(self.student).register_forward_hook(
-            lambda _, __, output: returned.append(output[0])
-        )
-        try:
+        last = depth(self.student)
+        with tapped(self.student, [last]) as states:
             outputs = model(**asked, **self.student_options)
-        finally:
-            hook.remove()
-        return outputs, returned[0]
+        return outputs, states[last]
 
     @torch.no_grad()
     def ask_teacher(self, asked: Batch) -> Tensor | None:
@@ -149,12 +218,8 @@ class DistillTrainer(SFTTrainer):
                 mask,
                 temperature=objective.temperature,
             )
-        options = {
-            "temperature": objective.temperature,
-            "kind": objective.kind,
-            "beta": objective.beta,
-            "skew": objective.skew,
-        }
+        names = ("temperature", "kind", "beta", "skew")
+        options = {name: getattr(objective, name) for name in names}
         taught = taught[:, :-1]
         if not objective.chunk:
             return kd_loss(
@@ -189,14 +254,14 @@ class DistillTrainer(SFTTrainer):
         def part(states: Tensor, *rest: Tensor) -> Tensor:
             return weighted_cross_entropy(head(states), *rest)
 
-        size = self.objective.chunk
-        parts = zip(
-            states.split(size),
-            targets.split(size),
-            weights.split(size),
-            strict=True,
+        split = [
+            tensor.split(self.objective.chunk)
+            for tensor in (states, targets, weights)
+        ]
+        return sum(
+            checkpoint(part, *tensors, use_reentrant=False)
+            for tensors in zip(*split, strict=True)
         )
-        return sum(checkpoint(part, *p, use_reentrant=False) for p in parts)
 
 
 def weighted_cross_entropy(
@@ -205,96 +270,3 @@ def weighted_cross_entropy(
     """A sum over positions, in float32."""
     loss = functional.cross_entropy(logits.float(), targets, reduction="none")
     return (loss * weights).sum()
-
-
-class FeatureTrainer(DistillTrainer):
-    """DistillTrainer whose objective has `features`.
-
-    The student's states are alive for the backward pass anyway, so they are
-    asked for; of the teacher's only the chosen layers are kept, by hooks.
-    Raises LossError for a layer that a model does not have.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.student_options["output_hidden_states"] = True
-        self.term = self.objective.features
-        self.pairs = self.term.pairs(self.student, self.teacher)
-        self.taught: dict[int, Tensor] = {}
-        self.projectors: Any = None
-        if self.term.kind != "relation":
-            self.projectors = Projectors(
-                self.pairs,
-                width(self.student),
-                width(self.teacher),
-                seed=self.args.seed,
-            ).to(self.accelerator.device)
-
-    def ask_teacher(self, asked: Batch) -> Tensor | None:
-        layers = [teacher for _, teacher in self.pairs]
-        with tapped(self.teacher, layers) as self.taught:
-            if self.objective.soft:
-                return super().ask_teacher(asked)
-            with torch.no_grad():
-                decoder_of(self.teacher)(**asked, use_cache=False)
-            return None
-
-    def more_loss(self, outputs: Any, mask: Tensor) -> Tensor:
-        """Weight times the mean of the pairs' losses."""
-        losses = [
-            hidden_state_loss(
-                outputs.hidden_states[student][:, :-1],
-                self.taught[teacher][:, :-1],
-                mask,
-                projector=self.projector(student, teacher),
-                kind=self.term.kind,
-            )
-            for student, teacher in self.pairs
-        ]
-        self.taught = {}
-        return self.term.weight * torch.stack(losses).mean()
-
-    def projector(self, student: int, teacher: int) -> Any:
-        """The map of a pair of layers, in float32; None for relations."""
-        if self.projectors is None:
-            return None
-        return lambda states: self.projectors(states.float(), student, teacher)
-
-    def create_optimizer(self, *args: Any, **options: Any) -> Any:
-        """The student's parameters, and the projectors beside them.
-
-        The trainer clips, and forgets the gradients of, its own model only.
-        """
-        fresh = self.optimizer is None
-        optimizer = super().create_optimizer(*args, **options)
-        if fresh and self.projectors is not None:
-            self.projectors = self.accelerator.prepare_model(self.projectors)
-            weights = list(self.projectors.parameters())
-            optimizer.add_param_group({"params": weights, "weight_decay": 0.0})
-            optimizer.register_step_pre_hook(self.clip_projectors)
-            optimizer.register_step_post_hook(
-                lambda *_: self.projectors.zero_grad()
-            )
-        return optimizer
-
-    def clip_projectors(self, *_: Any) -> None:
-        """As the student is clipped; apart, so they cannot slow it down."""
-        weights = self.projectors.parameters()
-        clip_grad_norm_(weights, self.args.max_grad_norm)
-
-    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
-        """A checkpoint to resume from needs the projectors too."""
-        super()._save(output_dir, state_dict)
-        if self.projectors is not None:
-            state = self.accelerator.unwrap_model(self.projectors).state_dict()
-            folder = Path(output_dir or self.args.output_dir)
-            save_file(state, folder / PROJECTOR_FILE)
-
-    def _load_from_checkpoint(
-        self, checkpoint: Any, model: Any = None
-    ) -> None:
-        super()._load_from_checkpoint(checkpoint, model)
-        if self.projectors is not None:
-            state = load_file(Path(checkpoint) / PROJECTOR_FILE)
-            projectors = self.accelerator.unwrap_model(self.projectors)
-            projectors.load_state_dict(state)

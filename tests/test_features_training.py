@@ -9,12 +9,16 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from helpers.distill import Lesson, Objective, distill_student
+from helpers.distill import (
+    FeatureTrainer,
+    Lesson,
+    Objective,
+    distill_student,
+)
 from helpers.features import FeatureTerm
 from helpers.losses import LossError
 from helpers.models import load_teacher
 from helpers.sft import RunError
-from helpers.trainer import FeatureTrainer
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 

@@ -14,8 +14,9 @@ import tiny
 
 from helpers.profiles import DATA
 from helpers.scale.shards import merge_parts, part_path
-from helpers.sft import RunError, open_run, sft_config
+from helpers.sft import RunError, open_run
 from helpers.traces import TraceFileError, generate_traces, load_traces
+from helpers.trainer import sft_config
 
 needs_gloo = pytest.mark.skipif(
     sys.platform == "win32", reason="torchrun was never tried on Windows"
@@ -88,9 +89,8 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
 
     def schedule(batch: int) -> tuple:
         made = sft_config(
-            tiny.profile(tmp_path, batch_size=batch),
+            tiny.profile(tmp_path, batch_size=batch, epochs=10),
             tmp_path,
-            epochs=10,
             rows=128,
             seed=7,
         )
@@ -98,7 +98,7 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
 
     alone = schedule(4)
     two = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("helpers.sft.processes", lambda: two)
+    monkeypatch.setattr("helpers.trainer.processes", lambda: two)
     assert schedule(2) == alone == (16, 8)
 
 

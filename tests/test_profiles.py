@@ -155,7 +155,7 @@ def test_sampling_is_frozen_and_its_own_record():
 
 
 def test_overrides_come_back_as_typed():
-    assert overrides(typed(PROFILE="laptop", SEED="9")) == ""
+    assert overrides(typed(SEED="9")) == ""
     changed = typed(PROFILE="laptop", LOAD_IN_4BIT="0", TRACES="50")
     words = dict(word.split("=") for word in overrides(changed).split())
     assert get_profile("laptop", words) == changed

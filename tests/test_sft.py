@@ -1,4 +1,4 @@
-"""helpers.sft and helpers.runs: one trainer, checkpoints, exact resume."""
+"""helpers.sft: one trainer, checkpoints, exact resume."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 import tiny
 import torch
 
-from helpers import runs, sft
+from helpers import CourseError, sft
 from helpers.models import add_lora, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
+from helpers.trainer import sft_config
 
 EPOCHS, ROWS = 3, 12  # 3 steps an epoch
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing after it runs."""
+    """Stands for a kill: nothing after it sft."""
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "finish_run", die)
+        patch.setattr(sft, "finish_run", die)
         with pytest.raises(Killed):
             train()
     resumed = train()
@@ -186,7 +187,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
 
 def test_train_student_finished_run_is_read_back(finished, monkeypatch):
     profile, run, _ = finished
-    monkeypatch.setattr(runs, "load_student", None)  # would raise
+    monkeypatch.setattr(sft, "load_student", None)  # would raise
     again = train_student(tiny.traces(ROWS), profile=profile)
     assert again == run == read_run(run.folder)
 
@@ -296,15 +297,15 @@ def test_train_student_says_how_many_rows_were_dropped(tmp_path, capsys):
 
 def test_encode_traces_refuses_when_nothing_is_left():
     tokenizer = tiny.tokenizer("mini-gemma3")
-    with pytest.raises(RunError, match="4 were longer than 9.*MAX_LENGTH"):
+    with pytest.raises(CourseError, match="4 were longer than 9.*MAX_LENGTH"):
         encode_traces(tiny.traces(4), tokenizer, max_length=9)
-    with pytest.raises(RunError, match="no trace is left"):
+    with pytest.raises(CourseError, match="no trace is left"):
         encode_traces([], tokenizer, max_length=9)
 
 
 def test_sft_config_is_one_schedule_and_nothing_is_cut(tmp_path):
-    profile = tiny.profile(tmp_path, gradient_accumulation=2)
-    config = sft.sft_config(profile, tmp_path, epochs=4, rows=100, seed=7)
+    profile = tiny.profile(tmp_path, epochs=4, gradient_accumulation=2)
+    config = sft_config(profile, tmp_path, rows=100, seed=7)
     assert config.num_train_epochs == 4
     assert config.max_length is None and not config.packing
     assert config.warmup_steps == 13 * 4 // 20
@@ -337,13 +338,13 @@ def test_build_trainer_keeps_adapters_in_float32(tmp_path):
 def test_run_folder_stays_inside(tmp_path, name):
     profile = tiny.profile(tmp_path / "here")
     with pytest.raises(RunError, match="plain name"):
-        runs.run_folder(profile, name)
+        sft.run_folder(profile, name)
     with pytest.raises(RunError):
         train_student([], profile=profile, run=name, overwrite=True)
 
 
 def test_last_checkpoint_newest_complete_one(tmp_path):
-    assert runs.last_checkpoint(tmp_path / "none") is None
+    assert sft.last_checkpoint(tmp_path / "none") is None
     for step in (90, 100, 110):
         place = tmp_path / f"checkpoint-{step}"
         place.mkdir()
@@ -351,7 +352,7 @@ def test_last_checkpoint_newest_complete_one(tmp_path):
             state = json.dumps({"global_step": step})
             (place / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-110" / "trainer_state.json").write_text('{"glo')
-    assert runs.last_checkpoint(tmp_path).name == "checkpoint-100"
+    assert sft.last_checkpoint(tmp_path).name == "checkpoint-100"
     assert not (tmp_path / "checkpoint-110").exists()
 
 
@@ -371,5 +372,5 @@ def test_save_adapter_leaves_the_old_one_when_it_fails(tmp_path):
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        runs.save_adapter(Broken(), Broken(), folder)
+        sft.save_adapter(Broken(), Broken(), folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"old"

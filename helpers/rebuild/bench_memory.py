@@ -38,7 +38,7 @@ from helpers.profiles import MODELS, PROFILES, Profile
 from helpers.rebuild.children import run_child
 from helpers.rebuild.memory_points import MIB, POINTS, Measured, Point
 from helpers.scale.shapes import CONFIGS
-from helpers.sft import prepared, trainer_options
+from helpers.sft import build_trainer
 from helpers.trainer import DistillTrainer
 
 TOKENIZERS = {"gemma3_text": "mini-gemma3"}  # any ids will do: the ids are 5
@@ -84,8 +84,6 @@ def prepare(
     point: Point, loaded: Loaded, profile: Profile, folder: Path
 ) -> Callable[[], Any]:
     """What is to be measured, as a function without arguments."""
-    from trl import SFTTrainer
-
     if point.method == "generate":
         return partial(ask, point, loaded)
     if point.rank:
@@ -101,21 +99,29 @@ def prepare(
         row["soft_start"] = 1
     count = point.batch * 2 * profile.gradient_accumulation
     rows = Dataset.from_list([{**row, "row": i} for i in range(count)])
-    options = trainer_options(
-        loaded, rows, None, profile=profile, seed=7, progress=False
+    make = None
+    if point.teacher:
+        name = random_model(point.teacher, folder / "teacher")
+        teacher = load_teacher(profile, name).model
+        copy_mapped(teacher)
+        chunk = point.chunk if point.method == "logit_chunked" else None
+        make = partial(
+            DistillTrainer,
+            objective=Objective(chunk=chunk),
+            teacher=teacher,
+            data_collator=PairCollator(loaded.tokenizer.pad_token_id),
+        )
+    trainer = build_trainer(
+        loaded,
+        rows,
+        None,
+        profile=profile,
+        epochs=1,
+        seed=7,
+        progress=False,
+        make=make,
     )
-    if not point.teacher:
-        return prepared(SFTTrainer, options).train
-    name = random_model(point.teacher, folder / "teacher")
-    teacher = load_teacher(profile, name).model
-    copy_mapped(teacher)
-    chunk = point.chunk if point.method == "logit_chunked" else None
-    options |= {
-        "objective": Objective(chunk=chunk),
-        "teacher": teacher,
-        "data_collator": PairCollator(loaded.tokenizer.pad_token_id),
-    }
-    return prepared(DistillTrainer, options).train
+    return trainer.train
 
 
 def ask(point: Point, loaded: Loaded) -> None:

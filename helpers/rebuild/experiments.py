@@ -25,8 +25,7 @@ from helpers.models import (
 from helpers.problems import load_problems
 from helpers.profiles import RUNS, Profile
 from helpers.rebuild.arms import ARM_NAMES
-from helpers.runs import RunError, TrainingRun
-from helpers.sft import train_student
+from helpers.sft import RunError, TrainingRun, train_student
 from helpers.traces import filter_traces, load_traces
 
 ARMS = tuple(ARM_NAMES)

@@ -33,7 +33,7 @@ from helpers.rebuild.composed.minilab import finish
 from helpers.rebuild.composed.recipes import Example, encode_written
 from helpers.rebuild.generator import generate_problems
 from helpers.rebuild.models import RECIPES, Recipe
-from helpers.runs import last_checkpoint
+from helpers.sft import last_checkpoint
 
 MODELS = DATA / "models"
 WORK = RUNS / "minilab"
