@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tiny
 
-from helpers.distill import Lesson, Objective, distill_student
+from helpers.distill import Lesson, Objective
 from helpers.features import FeatureTerm
 from helpers.models import processes
 from helpers.scale.shards import shared_traces
@@ -20,42 +20,27 @@ TRACES, EPOCHS = 16, 2
 
 def main(job: str, place: str, batch: str) -> None:
     folder = Path(place)
-    profile = tiny.profile(folder, batch_size=int(batch))
+    sizes = {"batch_size": int(batch), "epochs": EPOCHS}
+    # The models' folders first: once the processes know of each other, the
+    # first one alone writes.
+    profile, pair = tiny.profile(folder, **sizes), tiny.pair(folder, **sizes)
+    traces, teacher = tiny.traces(TRACES), tiny.teacher()
     if job == "traces":
-        rows = shared_traces(
-            tiny.problems(9),
-            tiny.teacher(),
-            folder / "traces.jsonl",
-            profile=replace(profile, generation_batch=2),
-        )
-        found = [row["id"] for row in rows]
-    elif job == "sft":
-        found = losses(
-            train_student(
-                tiny.traces(TRACES),
-                profile=profile,
-                epochs=EPOCHS,
-                progress=False,
-            )
-        )
+        path = folder / "traces.jsonl"
+        asked = replace(profile, generation_batch=2)
+        rows = shared_traces(tiny.problems(9), teacher, path, profile=asked)
+        report = [row["id"] for row in rows]
     else:
-        pair = tiny.pair(folder, batch_size=int(batch))
-        term = FeatureTerm("even", 1.0, "cosine")
-        objective = Objective(features=term if job == "features" else None)
-        found = losses(
-            distill_student(
-                Lesson(tiny.traces(TRACES), tiny.teacher(), objective),
-                profile=pair,
-                epochs=EPOCHS,
-                progress=False,
-            )
-        )
+        lesson = traces
+        if job != "sft":
+            term = FeatureTerm("even", 1.0, "cosine")
+            term = term if job == "features" else None
+            lesson = Lesson(traces, teacher, Objective(features=term))
+            profile = pair
+        run = train_student(lesson, profile=profile, run=job, progress=False)
+        report = [entry["loss"] for entry in run.log]
     if processes().is_main_process:
-        (folder / f"{job}.json").write_text(json.dumps(found))
-
-
-def losses(done) -> list[float]:
-    return [entry["loss"] for entry in done.log]
+        (folder / f"{job}.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -52,8 +52,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
     two = run(job, tmp_path / "two", processes=2, batch=2)
     assert one == pytest.approx(two, abs=1e-3)
     assert one[-1] < one[0]
-    name = "sft" if job == "sft" else "logit"
-    left = sorted(path.name for path in (tmp_path / "two" / name).iterdir())
+    left = sorted(path.name for path in (tmp_path / "two" / job).iterdir())
     assert left == ["epoch_1", "epoch_2", "final", "log.json", "run.json"]
 
 
@@ -65,36 +64,24 @@ def test_open_run_refuses_a_sharded_model(tmp_path, monkeypatch):
 
 
 def test_accelerate_reads_the_shipped_configuration():
-    from accelerate.commands.config.config_args import (
-        load_config_from_file,
-    )
-    from accelerate.commands.launch import (
-        _validate_launch_command,
-        launch_command_parser,
-    )
+    from accelerate.commands import launch
 
     path = str(DATA / "accelerate" / "ddp.yaml")
-    config = load_config_from_file(path)
-    assert config.distributed_type == "MULTI_GPU"
     line = ["--config_file", path, "-m", "helpers", "sft"]
-    args = launch_command_parser().parse_args(line)
-    found = _validate_launch_command(args)[0]
-    assert found.multi_gpu and found.num_processes == 2
-    assert found.mixed_precision == "bf16" and found.module
-    assert found.training_script_args == ["sft"]
+    args = launch.launch_command_parser().parse_args(line)
+    config = launch._validate_launch_command(args)[0]
+    assert config.multi_gpu and config.num_processes == 2
+    assert config.mixed_precision == "bf16" and config.module
+    assert config.training_script_args == ["sft"]
 
 
 def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
     """Warm-up and logging follow the global batch, not one process's."""
 
     def schedule(batch: int) -> tuple:
-        made = sft_config(
-            tiny.profile(tmp_path, batch_size=batch, epochs=10),
-            tmp_path,
-            rows=128,
-            seed=7,
-        )
-        return made.warmup_steps, made.logging_steps
+        profile = tiny.profile(tmp_path, batch_size=batch, epochs=10)
+        config = sft_config(profile, tmp_path, rows=128, seed=7)
+        return config.warmup_steps, config.logging_steps
 
     alone = schedule(4)
     two = SimpleNamespace(num_processes=2)
