@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from helpers.models import Loaded, load_teacher, unsloth_backend
 
@@ -84,8 +83,7 @@ def folder(name: str) -> Path:
                 weight.mul_(10.0 if "embed" in key else 8.0)
     place = root() / name
     tokenizer(name).save_pretrained(place)
-    with mock.patch.object(minilab, "MODELS", root()):
-        minilab.finish(model, recipe, tokenizer(name))
+    minilab.finish(model, recipe, tokenizer(name), place)
     return place
 
 

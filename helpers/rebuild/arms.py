@@ -5,6 +5,7 @@ Their result files lie in data/results/kd/budget_<traces>, one a seed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,10 @@ PAIRS = (
     ("logit_online_t2", "feature_logit"),
 )
 LEVEL = 0.05  # a smaller p-value supports a difference
-ONE = "--arm logit_online --budget 250 --seed 7 --write"
-COMMAND = f"python3 -m helpers distill {ONE}"
+COMMAND = (
+    "python3 -m helpers distill --arm logit_online --budget 250 --seed 7 "
+    "--write"
+)
 NO_KD_RESULTS = f"No results yet. One row of one arm is made by `{COMMAND}`."
 TABLE = (
     "| traces | target | seeds | n | accuracy | 95% CI | lowest and highest "
@@ -69,8 +72,8 @@ class Group(Scored):
         return ARM_NAMES[self.arm]
 
     @property
-    def seeds(self) -> set[int]:
-        return {result.seed for result in self.results}
+    def seeds(self) -> dict[int, Result]:
+        return {result.seed: result for result in self.results}
 
     @property
     def n(self) -> int:
@@ -79,12 +82,6 @@ class Group(Scored):
     @property
     def correct(self) -> int:
         return sum(result.correct for result in self.results)
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """Accuracy of the worst and of the best seed."""
-        shares = [result.accuracy for result in self.results]
-        return min(shares), max(shares)
 
 
 @dataclass(frozen=True)
@@ -115,14 +112,14 @@ class Comparison:
 
 
 def read_groups(
-    folder: Path | None = None,
+    folder: Path = KD_RESULTS,
     *,
     arms: Sequence[str] = LOGIT_ARMS,
     profile: str = "mini",
 ) -> list[Group]:
     """By budget, then in the order of `arms`; CourseError if broken."""
     groups = []
-    for place in Path(folder or KD_RESULTS).glob("budget_*"):
+    for place in folder.glob("budget_*"):
         budget = int(place.name.removeprefix("budget_"))
         results = [r for r in read_results(place) if r.profile == profile]
         for arm in arms:
@@ -133,17 +130,22 @@ def read_groups(
 
 def compare(first: Group, second: Group) -> Comparison:
     """Two arms answer by answer; CourseError when they cannot be paired."""
-    theirs = {result.seed: result for result in second.results}
-    pairs = [(r, theirs[r.seed]) for r in first.results if r.seed in theirs]
-    fits = [0 < len(one.right) == len(two.right) for one, two in pairs]
+    pairs = [
+        (first.seeds[seed], second.seeds[seed])
+        for seed in first.seeds
+        if seed in second.seeds
+    ]
+    fits = [0 < len(a.right) == len(b.right) for a, b in pairs]
     if not pairs or not all(fits) or first.budget != second.budget:
         raise CourseError(
             f"{first.arm} and {second.arm} at {first.budget} traces cannot "
             "be paired: they need equal budgets and seeds and the answers to "
             f"the same questions. Make them again, for instance: `{COMMAND}`"
         )
-    before = [mark == "1" for one, _ in pairs for mark in one.right]
-    after = [mark == "1" for _, two in pairs for mark in two.right]
+    before, after = (
+        [mark == "1" for result in results for mark in result.right]
+        for results in zip(*pairs, strict=True)
+    )
     gain = sum(after) - sum(before)
     return Comparison(
         first,
@@ -158,11 +160,11 @@ def compare(first: Group, second: Group) -> Comparison:
 def comparisons(groups: Sequence[Group]) -> list[Comparison]:
     """The neighbours of PAIRS at one budget that have a seed in common."""
     return [
-        compare(one, two)
-        for one in groups
-        for two in groups
-        if one.budget == two.budget and (one.arm, two.arm) in PAIRS
-        if one.seeds & two.seeds
+        compare(first, second)
+        for first, second in itertools.permutations(groups, 2)
+        if (first.arm, second.arm) in PAIRS
+        and first.budget == second.budget
+        and first.seeds.keys() & second.seeds.keys()
     ]
 
 
@@ -170,7 +172,8 @@ def kd_table_markdown(groups: Sequence[Group]) -> str:
     """Budgets and arms in a Markdown table, pooled over the seeds."""
     rows = []
     for group in groups:
-        (low, high), (worst, best) = group.interval, group.span
+        low, high = group.interval
+        shares = [result.accuracy for result in group.results]
         splits = [r.splits.get("held-out templates") for r in group.results]
         asked = sum(split["n"] for split in splits if split)
         right = sum(split["correct"] for split in splits if split)
@@ -178,7 +181,8 @@ def kd_table_markdown(groups: Sequence[Group]) -> str:
         rows.append(
             f"| {group.budget:,} | {group.name} | {len(group.results)} "
             f"| {group.n:,} | {group.accuracy:.1%} | {100 * low:.1f}-"
-            f"{100 * high:.1f} | {worst:.1%}, {best:.1%} | {unseen} |"
+            f"{100 * high:.1f} | {min(shares):.1%}, {max(shares):.1%} "
+            f"| {unseen} |"
         )
     return "\n".join([TABLE, *rows]) if rows else NO_KD_RESULTS
 

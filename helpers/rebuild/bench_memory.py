@@ -11,20 +11,35 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from helpers.cli.environment import REPOSITORY
+import psutil
+import torch
+from datasets import Dataset
+
+from helpers.distill import Objective, PairCollator
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    load_teacher,
+    peak_memory_mb,
+    reset_peak,
+)
+from helpers.profiles import MODELS, PROFILES, Profile
+from helpers.rebuild.children import run_child
 from helpers.rebuild.memory_points import MIB, POINTS, Measured, Point
+from helpers.scale.shapes import CONFIGS
+from helpers.sft import build_trainer
+from helpers.trainer import DistillTrainer
 
 TOKENIZERS = {"gemma3_text": "mini-gemma3"}  # any ids will do: the ids are 5
 # Freed memory goes back at once, so that the peak is what was in use.
@@ -35,107 +50,82 @@ ALLOCATOR = {
 }
 
 
-# --- the child process ------------------------------------------------------
-
-
-def measure(point: Point) -> dict[str, Any]:
+def measure(point: Point, folder: Path) -> dict[str, Any]:
     """Load, run, and report the peak in bytes; in a process of its own."""
-    import torch
-
-    from helpers.models import (
-        load_student,
-        peak_memory_mb,
-        reset_peak,
-        unsloth_backend,
+    profile = replace(
+        PROFILES["laptop"],
+        name="mini",  # nothing of this run is kept
+        student=random_model(point.model, folder / "student"),
+        load_in_4bit=point.bits == 4,
+        dtype="bfloat16",
+        batch_size=point.batch,
+        gradient_accumulation=1 if point.rank else 2,
+        gradient_checkpointing=point.checkpointing,
+        max_length=point.length,
+        epochs=1,
     )
-    from helpers.profiles import PROFILES
-
-    unsloth_backend()
-    import trl  # noqa: F401  what is imported must not count
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = random_model(point.model, Path(name) / "student")
-        profile = replace(
-            PROFILES["laptop"],
-            name="mini",  # nothing of this run is kept
-            student=str(folder),
-            load_in_4bit=point.bits == 4,
-            dtype="bfloat16",
-            batch_size=point.batch,
-            gradient_accumulation=1 if point.rank else 2,
-            gradient_checkpointing=point.checkpointing,
-            max_length=point.length,
-        )
-        start = in_use()
-        loaded = load_student(profile)
-        own(loaded.model)
-        run = prepare(point, loaded, profile, Path(name))
-        gc.collect()
-        if not reset_peak():
-            raise OSError("/proc/self/clear_refs cannot be written here")
-        run()
-        peak = round(peak_memory_mb() * MIB) - start
-    device = "cpu"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    return {"device": device, "peak": peak, "backend": loaded.backend}
+    start = in_use()
+    loaded = load_student(profile)
+    copy_mapped(loaded.model)
+    run = prepare(point, loaded, profile, folder)
+    gc.collect()
+    if not reset_peak():
+        raise OSError("/proc/self/clear_refs cannot be written here")
+    run()
+    peak = round(peak_memory_mb() * MIB) - start
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "peak": peak,
+    }
 
 
-def prepare(point: Point, loaded: Any, profile: Any, folder: Path) -> Any:
+def prepare(
+    point: Point, loaded: Loaded, profile: Profile, folder: Path
+) -> Callable[[], Any]:
     """What is to be measured, as a function without arguments."""
-    from helpers.distill import Objective, PairCollator
-    from helpers.models import add_lora, load_teacher
-    from helpers.sft import build_trainer
-    from helpers.trainer import DistillTrainer
-
     if point.method == "generate":
         return partial(ask, point, loaded)
     if point.rank:
         loaded = add_lora(loaded, rank=point.rank)
     else:
         loaded.model.requires_grad_(True)
+    # Rows of one length, every token but the first trained on.
+    row = {
+        "input_ids": [5] * point.length,
+        "labels": [-100] + [5] * (point.length - 1),
+    }
+    if point.teacher:
+        row["soft_start"] = 1
+    count = point.batch * 2 * profile.gradient_accumulation
+    rows = Dataset.from_list([{**row, "row": i} for i in range(count)])
     make = None
     if point.teacher:
-        teacher = random_model(point.teacher, folder / "teacher")
-        teacher = load_teacher(profile, str(teacher))
-        own(teacher.model)
+        name = random_model(point.teacher, folder / "teacher")
+        teacher = load_teacher(profile, name).model
+        copy_mapped(teacher)
         chunk = point.chunk if point.method == "logit_chunked" else None
         make = partial(
             DistillTrainer,
             objective=Objective(chunk=chunk),
-            teacher=teacher.model,
+            teacher=teacher,
             data_collator=PairCollator(loaded.tokenizer.pad_token_id),
         )
-    return build_trainer(
+    trainer = build_trainer(
         loaded,
-        rows(point, 2 * profile.gradient_accumulation),
+        rows,
         None,
         profile=profile,
         epochs=1,
         seed=7,
         progress=False,
         make=make,
-    ).train
+    )
+    return trainer.train
 
 
-def rows(point: Point, steps: int) -> Any:
-    """Rows of one length, every token but the first trained on."""
-    from datasets import Dataset
-
-    row = {
-        "input_ids": [5] * point.length,
-        "labels": [-100] + [5] * (point.length - 1),
-    }
-    if point.teacher:
-        row |= {"soft_start": 1}
-    count = point.batch * steps
-    return Dataset.from_list([{**row, "row": i} for i in range(count)])
-
-
-def ask(point: Point, loaded: Any) -> None:
+def ask(point: Point, loaded: Loaded) -> None:
     """A long prompt and a few tokens: what counts is the cache at the end."""
-    import torch
-
     new = point.length - point.prompt
     prompt = torch.full(
         (point.batch, point.prompt), 5, device=loaded.model.device
@@ -150,13 +140,9 @@ def ask(point: Point, loaded: Any) -> None:
         )
 
 
-def random_model(name: str, folder: Path) -> Path:
+def random_model(name: str, folder: Path) -> str:
     """A model of that shape with random weights, as an ordinary folder."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from helpers.profiles import MODELS
-    from helpers.scale.shapes import CONFIGS
 
     content = json.loads((CONFIGS / f"{name}.json").read_text("utf-8"))
     config = AutoConfig.for_model(**content)
@@ -165,12 +151,10 @@ def random_model(name: str, folder: Path) -> Path:
     source = MODELS / TOKENIZERS.get(config.model_type, "mini-qwen3-small")
     for file in (*source.glob("*token*"), source / "chat_template.jinja"):
         shutil.copy(file, folder)
-    del model
-    gc.collect()
-    return folder
+    return str(folder)
 
 
-def own(model: Any) -> None:
+def copy_mapped(model: Any) -> None:
     """Copy what is still mapped from a file: mapped pages count at random."""
     for parameter in model.parameters():
         if type(parameter).__name__ != "Params4bit":
@@ -180,19 +164,11 @@ def own(model: Any) -> None:
 
 def in_use() -> int:
     """Bytes in use now, of the GPU where there is one."""
-    import psutil
-    import torch
-
-    from helpers.models import reset_peak
-
+    gc.collect()
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
-    gc.collect()
     reset_peak()  # gives freed memory back
     return psutil.Process().memory_info().rss
-
-
-# --- all points -------------------------------------------------------------
 
 
 def measure_all(points: tuple[Point, ...] = POINTS) -> Iterator[Measured]:
@@ -204,22 +180,18 @@ def measure_all(points: tuple[Point, ...] = POINTS) -> Iterator[Measured]:
     if platform.system() != "Linux":
         raise OSError("memory is measured on Linux only (it has VmHWM)")
     for point in points:
-        command = [sys.executable, "-m", "helpers.rebuild.bench_memory"]
-        done = subprocess.run(
-            [*command, json.dumps(asdict(point))],
-            cwd=REPOSITORY,
-            env=os.environ | ALLOCATOR,
-            capture_output=True,
-            text=True,
+        figures = run_child(
+            "helpers.rebuild.bench_memory",
+            json.dumps(asdict(point)),
+            environment=ALLOCATOR,
         )
-        if done.returncode:
-            raise RuntimeError(f"{point} failed:\n{done.stderr[-2000:]}")
-        found = json.loads(done.stdout.splitlines()[-1])
-        made = Measured(point, found["peak"], found["device"])
-        text = f"{point}: {made.peak / MIB:.0f} MiB, plan {made.error:+.1%}"
-        print(text, file=sys.stderr, flush=True)
-        yield made
+        measured = Measured(point, **figures)
+        error = f"{measured.peak / MIB:.0f} MiB, plan {measured.error:+.1%}"
+        print(f"{point}: {error}", file=sys.stderr, flush=True)
+        yield measured
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Point(**json.loads(sys.argv[1])))))
+    with tempfile.TemporaryDirectory() as name:
+        point = Point(**json.loads(sys.argv[1]))
+        print(json.dumps(measure(point, Path(name))))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from helpers.answers import NO_SOLUTION
 from helpers.distill import Lesson, Objective, distill_student
 from helpers.evaluate import Evaluation, evaluate
 from helpers.features import FeatureTerm
@@ -58,9 +59,10 @@ def gold_text(answer: str) -> str:
     """
     worked, _, final = answer.rpartition("\n#### ")
     worked = " ".join(re.sub(r"<<.*?>>", "", worked).split())
-    if final == "no solution":
-        return f"{worked}\n\nThere is no solution."
-    return f"{worked}\n\nThe answer is {final}."
+    result = f"The answer is {final}."
+    if final == NO_SOLUTION:
+        result = "There is no solution."
+    return f"{worked}\n\n{result}"
 
 
 def gold_traces(traces: Iterable[dict]) -> list[dict]:
@@ -99,13 +101,11 @@ def train_arm(
 
     By default every budget reads READS rows: few traces are read more often.
     """
-    if epochs is None:
-        epochs = max(1, round(READS / len(traces)))
     student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
     common: dict[str, Any] = {
         "profile": profile,
         "run": f"{arm}_{len(traces)}_seed{seed}",
-        "epochs": epochs,
+        "epochs": epochs or max(1, round(READS / len(traces))),
         "seed": seed,
         "overwrite": True,
         "progress": progress,
@@ -127,21 +127,17 @@ def cached(
     """The lesson from a cache, which the first process makes."""
     temperature = lesson.objective.temperature
     name = f"{len(lesson.traces)}_k{top_k}_t{temperature:g}"
-    first = processes().is_main_process
-    if not first:
-        processes().wait_for_everyone()  # then it is only opened
-    cache = write_cache(
-        lesson.traces,
-        lesson.teacher,
-        profile.run_folder / "cache" / name,
-        tokenizer=student.tokenizer,
-        k=top_k,
-        temperature=temperature,
-        max_length=profile.max_length,
-        batch_size=profile.batch_size,
-    )
-    if first:
-        processes().wait_for_everyone()
+    with processes().main_process_first():
+        cache = write_cache(
+            lesson.traces,
+            lesson.teacher,
+            profile.run_folder / "cache" / name,
+            tokenizer=student.tokenizer,
+            k=top_k,
+            temperature=temperature,
+            max_length=profile.max_length,
+            batch_size=profile.batch_size,
+        )
     teacher = replace(lesson.teacher, model=None)  # it may go now
     return replace(lesson, teacher=teacher, cache=cache)
 

@@ -18,10 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from helpers.answers import NO_SOLUTION
 from helpers.profiles import DATA
+from helpers.rebuild.composed.problem import SYMBOLS
 
 TEMPLATES = DATA / "problems" / "templates.json"
-NO_SOLUTION = "no solution"
 
 NAMES = (
     "Sarah Tom Mia Omar Lena Raj Ana Ken Zoe Max Ivy Leo Nina Ali Eva Sam"
@@ -33,12 +34,6 @@ OBJECTS = (
 CONTAINERS = "boxes bags packs jars trays baskets".split()
 THINGS = "book ticket pen smoothie pizza toy cup hat muffin lamp".split()
 
-SYMBOLS: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.floordiv,
-}
 INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 NODES: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

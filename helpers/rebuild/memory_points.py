@@ -20,6 +20,7 @@ from helpers.scale.planner import (
 
 MIB = 2**20
 MEASURED = DATA / "results" / "memory"
+COMMAND = "python3 -m helpers bench --only memory"
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,6 @@ class Point:
     prompt: int = PROMPT
     teacher: str | None = None
 
-    def expected(self) -> int:
-        """Bytes that the planner expects."""
-        settings = asdict(self)
-        shape = load_shape(settings.pop("model"))
-        if self.teacher:
-            settings["teacher"] = load_shape(self.teacher)
-        return plan_memory(shape, **settings).total
-
     def __str__(self) -> str:
         text = f"{self.model}, {self.method}, {self.bits} bits"
         if self.method != "generate":
@@ -55,43 +48,11 @@ class Point:
         return text + (f", teacher {self.teacher}" if self.teacher else "")
 
 
-SMALL, QWEN, SMOL = "gemma-3-270m-it", "Qwen3-0.6B", "SmolLM2-135M-Instruct"
-# Bytes a logit, in helpers.scale.planner, were read off some of these ...
-FITTED = (
-    Point(SMALL),
-    Point(SMALL, batch=2, length=512),
-    Point(SMALL, bits=16, batch=2),
-    Point(SMALL, rank=64, length=512, checkpointing=True),
-    Point("gemma-3-1b-it"),
-    Point("gemma-3-1b-it", batch=2, checkpointing=True),
-    Point(QWEN),
-    Point(QWEN, rank=64, batch=2),
-    Point(QWEN, bits=16, length=512, checkpointing=True),
-    Point(SMOL, batch=4),
-    Point(SMOL, bits=16, rank=0),
-    Point("Llama-3.2-1B-Instruct"),
-    Point(QWEN, "logit", teacher=QWEN),
-    Point(QWEN, "logit", teacher="Qwen3-1.7B"),
-    Point(QWEN, "logit_chunked", chunk=64, teacher="Qwen3-1.7B"),
-    Point(QWEN, "logit_chunked", batch=2, teacher=QWEN),
-    Point(QWEN, "generate", bits=16, batch=16, prompt=248),
-    Point(QWEN, "generate", batch=8, length=512, prompt=504),
-    Point(SMALL, "generate", bits=16, batch=16, length=1024, prompt=1016),
-)
-# ... and these were measured when nothing was changed any more.
-HELD_OUT = (
-    Point("Qwen3-1.7B", length=192),
-    Point("DeepSeek-R1-Distill-Qwen-1.5B", length=192, checkpointing=True),
-    Point(SMOL, rank=32, batch=8, checkpointing=True),
-    Point(SMALL, "logit", length=192, teacher="gemma-3-1b-it"),
-    Point("gemma-3-1b-it", "generate", batch=8, length=512, prompt=504),
-    Point(SMALL, length=1536),
-    Point("gemma-3-1b-it", length=2048, checkpointing=True),
-    Point(
-        QWEN, "logit_chunked", length=2048, checkpointing=True, teacher=QWEN
-    ),
-)
-POINTS = FITTED + HELD_OUT
+# Bytes a logit, in helpers.scale.planner, were read off some of the fitted
+# points; the held-out ones were measured when nothing was changed any more.
+LISTED = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+HELD_OUT = tuple(Point(**row) for row in LISTED["held_out"])
+POINTS = tuple(Point(**row) for row in LISTED["fitted"]) + HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -105,7 +66,11 @@ class Measured:
     @property
     def expected(self) -> int:
         """Bytes that the planner expects."""
-        return self.point.expected()
+        settings = asdict(self.point)
+        shape = load_shape(settings.pop("model"))
+        if self.point.teacher:
+            settings["teacher"] = load_shape(self.point.teacher)
+        return plan_memory(shape, **settings).total
 
     @property
     def held_out(self) -> bool:
@@ -118,40 +83,39 @@ class Measured:
         return self.expected / self.peak - 1
 
 
-def device_file(device: str, directory: Path | None = None) -> Path:
+def device_file(device: str, directory: Path = MEASURED) -> Path:
     """Where the points of a device are kept."""
     name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
-    return (directory or MEASURED) / f"{name}.json"
+    return directory / f"{name}.json"
 
 
 def write_points(
-    points: Iterable[Measured], directory: Path | None = None
+    points: Iterable[Measured], directory: Path = MEASURED
 ) -> Path:
     """All points of one device, whole or not at all."""
     points = list(points)
     content = {
         "device": points[0].device,
-        "command": "python3 -m helpers bench --only memory",
+        "command": COMMAND,
         "versions": package_versions(),
         "points": [asdict(p.point) | {"peak": p.peak} for p in points],
     }
     path = device_file(points[0].device, directory)
-    write_atomic(path, json.dumps(content, indent=1) + "\n")
-    return path
+    return write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_points(directory: Path | None = None) -> list[Measured]:
+def read_points(directory: Path = MEASURED) -> list[Measured]:
     """Every measured point, the CPU's first; PlanError for a broken file."""
-    found = []
-    for path in sorted((directory or MEASURED).glob("*.json")):
+    points = []
+    for path in sorted(directory.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             for row in content["points"]:
                 peak = row.pop("peak")
-                found.append(Measured(Point(**row), peak, content["device"]))
+                points.append(Measured(Point(**row), peak, content["device"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PlanError(
                 f"{path.name} is broken ({error}). Delete it and measure "
-                "again: python3 -m helpers bench --only memory"
+                f"again: {COMMAND}"
             ) from error
-    return found
+    return points

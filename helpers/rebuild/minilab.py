@@ -18,20 +18,20 @@ import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
-    GenerationConfig,
-    PreTrainedModel,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 
-from helpers import chat
 from helpers.cli.commands import command_parser
-from helpers.problems import read_problems
-from helpers.profiles import DATA, RUNS, write_atomic
+from helpers.models import load_teacher
+from helpers.problems import load_problems, read_problems
+from helpers.profiles import DATA, PROFILES, RUNS, write_atomic
 from helpers.rebuild import text
-from helpers.rebuild.cards import write_card
-from helpers.rebuild.generator import Problem, generate_problems
+from helpers.rebuild.composed.cards import write_card
+from helpers.rebuild.composed.minilab import finish
+from helpers.rebuild.composed.recipes import Example, encode_written
+from helpers.rebuild.generator import generate_problems
 from helpers.rebuild.models import RECIPES, Recipe
 from helpers.sft import last_checkpoint
 
@@ -39,10 +39,6 @@ MODELS = DATA / "models"
 WORK = RUNS / "minilab"
 PROBLEMS = DATA / "problems"
 SPLITS = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
-EOS = "<|im_end|>"
-MAX_LENGTH = 320
-
-Example = dict[str, list[int]]
 
 
 def build_problems(seed: int) -> dict[str, list[dict]]:
@@ -75,37 +71,10 @@ def build_problems(seed: int) -> dict[str, list[dict]]:
 
 def save_tokenizer(recipe: Recipe, seed: int) -> Any:
     """Train, dress with the chat template, save; returns the tokenizer."""
-    tokenizer = recipe.tokenizer(seed)
+    tokenizer = recipe.tokenizer(text.corpus(seed))
     tokenizer.chat_template = recipe.template
     tokenizer.save_pretrained(MODELS / recipe.name)
     return tokenizer
-
-
-def encode_form(
-    form: str, problem: Problem, tokenizer: Any, rng: random.Random
-) -> Example:
-    """One training example of the named form; questions carry no label."""
-    if form in ("thinking", "at_once"):
-        answer = text.final_sentence(problem)
-        if form == "thinking":
-            answer = text.thinking_answer(problem, rng)
-        messages = chat.student_messages(problem.question, answer)
-        example = chat.encode_example(
-            messages, tokenizer, max_length=MAX_LENGTH
-        )
-        if example is None:
-            raise ValueError(f"longer than {MAX_LENGTH}: {problem.question}")
-        return example
-    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
-    written = text.arithmetic(rng)
-    if form == "pages":  # a Qwen3 has met its think tags, a Gemma has not
-        known = "<think>" in tokenizer.get_vocab()
-        written = text.pages(rng, text.TAGS + ["think"] * known)
-    if form == "prose":
-        start += chat.encode_text(problem.question, tokenizer)
-        written = "\n" + text.prose(problem, rng)
-    ids = [*chat.encode_text(written, tokenizer), tokenizer.eos_token_id]
-    return {"input_ids": start + ids, "labels": [-100] * len(start) + ids}
 
 
 def stream(
@@ -118,10 +87,10 @@ def stream(
         exclude |= {problem["question"] for problem in problems}
     rng = random.Random(seed)
     forms, weights = list(recipe.mix), list(recipe.mix.values())
-    problems = generate_problems(count, seed=seed, exclude=exclude)
-    for problem in problems:
+    for problem in generate_problems(count, seed=seed, exclude=exclude):
         form = rng.choices(forms, weights=weights)[0]
-        yield encode_form(form, problem, tokenizer, rng)
+        written = text.write_form(form, problem, tokenizer, rng)
+        yield encode_written(form, problem.question, written, tokenizer)
 
 
 def make_dataset(
@@ -146,32 +115,6 @@ def make_dataset(
         rng.shuffle(batches)
         ordered += [row for batch in batches for row in batch]
     return Dataset.from_list(ordered)
-
-
-def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> None:
-    """Save an ordinary Hugging Face folder: config, weights, generation."""
-    names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
-    stops = sorted({tokenizer.convert_tokens_to_ids(name) for name in names})
-    sampling: dict[str, Any] = {"do_sample": False}
-    if "thinking" in recipe.mix:  # what the real teacher's card recommends
-        sampling = {
-            "do_sample": True,
-            "temperature": 0.6,
-            "top_p": 0.95,
-            "top_k": 20,
-        }
-    model.generation_config = GenerationConfig(
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        **sampling,
-    )
-    model.config.eos_token_id = stops
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.save_pretrained(MODELS / recipe.name)
-    for path in (MODELS / recipe.name).iterdir():
-        path.chmod(0o644)  # some writers leave a file to its owner alone
 
 
 def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
@@ -207,7 +150,7 @@ def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
     )
     last = last_checkpoint(output)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    finish(model, recipe, tokenizer)
+    finish(model, recipe, tokenizer, MODELS / recipe.name)
     shutil.rmtree(output, ignore_errors=True)
     return MODELS / recipe.name
 
@@ -235,5 +178,17 @@ def main(argv: list[str]) -> int:
             )
             print(f"{recipe.name}: saved to data/models/{folder.name}")
         if options.only in (None, "cards", recipe.name):
-            write_card(recipe, MODELS / recipe.name, seed=options.seed)
+            folder = MODELS / recipe.name
+            write_card(
+                recipe,
+                load_teacher(PROFILES["mini"], str(folder)),
+                folder,
+                seed=options.seed,
+                splits={
+                    "test": load_problems("mini", "test"),
+                    "held-out templates": load_problems("mini", "held_out"),
+                },
+                about="Held-out templates are five kinds of problems that no "
+                "mini model was trained on.",
+            )
     return 0

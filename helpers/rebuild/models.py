@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
 
-from helpers.rebuild import text
+from helpers.rebuild.composed import recipes, vocabulary
+
+qwen = partial(recipes.qwen, vocabulary=896)
+gemma = partial(recipes.gemma, vocabulary=1024)
 
 
 @dataclass(frozen=True)
@@ -27,75 +25,54 @@ class Recipe:
 
     name: str
     build: Callable[[], PreTrainedModel]
-    tokenizer: Callable[[int], Any]
+    tokenizer: Callable[[Any], Any]
     template: str
     mix: dict[str, float]
     examples: int
     batch_size: int
     learning_rate: float = 2e-3
 
+    @property
+    def teacher(self) -> bool:
+        return "thinking" in self.mix
 
-def qwen(*, hidden: int, layers: int, heads: int) -> PreTrainedModel:
-    """A Qwen3 with 32-wide heads and a vocabulary padded to 896 rows."""
-    config = Qwen3Config(
-        vocab_size=896,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=2,
-        head_dim=32,
-        tie_word_embeddings=True,
-        max_position_embeddings=1024,
-    )
-    return Qwen3ForCausalLM(config)
+    @property
+    def trained(self) -> str:
+        return f"{self.examples:,} generated examples, one epoch"
+
+    @property
+    def optimizer(self) -> str:
+        rate = self.learning_rate
+        return f"AdamW, batch {self.batch_size}, cosine from {rate}"
 
 
-def gemma() -> PreTrainedModel:
-    """A Gemma 3 whose layers alternate sliding and full attention."""
-    config = Gemma3TextConfig(
-        vocab_size=1024,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        sliding_window=64,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-        max_position_embeddings=1024,
-    )
-    return Gemma3ForCausalLM(config)
-
-
-AT_ONCE = {"at_once": 0.22, "prose": 0.45, "sums": 0.25, "pages": 0.08}
+TEACHER = Recipe(
+    name="mini-qwen3",
+    build=partial(qwen, hidden=192, layers=4, heads=6),
+    tokenizer=vocabulary.train_qwen_tokenizer,
+    template=vocabulary.QWEN_THINKING_TEMPLATE,
+    mix={"thinking": 0.8, "sums": 0.2},
+    examples=160_000,
+    batch_size=16,
+)
+GEMMA = Recipe(
+    name="mini-gemma3",
+    build=gemma,
+    tokenizer=vocabulary.train_gemma_tokenizer,
+    template=vocabulary.GEMMA_TEMPLATE,
+    mix={"at_once": 0.22, "prose": 0.45, "sums": 0.25, "pages": 0.08},
+    examples=288_000,
+    batch_size=32,
+)
 RECIPES = (
-    Recipe(
-        name="mini-qwen3",
-        build=lambda: qwen(hidden=192, layers=4, heads=6),
-        tokenizer=text.train_qwen_tokenizer,
-        template=text.QWEN_THINKING_TEMPLATE,
-        mix={"thinking": 0.8, "sums": 0.2},
-        examples=160_000,
-        batch_size=16,
-    ),
-    Recipe(
-        name="mini-gemma3",
-        build=gemma,
-        tokenizer=text.train_gemma_tokenizer,
-        template=text.GEMMA_TEMPLATE,
-        mix=AT_ONCE,
-        examples=288_000,
-        batch_size=32,
-    ),
-    Recipe(
+    TEACHER,
+    GEMMA,
+    replace(
+        TEACHER,
         name="mini-qwen3-small",
-        build=lambda: qwen(hidden=128, layers=3, heads=4),
-        tokenizer=text.train_qwen_tokenizer,
-        template=text.QWEN_TEMPLATE,
-        mix=AT_ONCE,
-        examples=160_000,
+        build=partial(qwen, hidden=128, layers=3, heads=4),
+        template=vocabulary.QWEN_TEMPLATE,
+        mix=GEMMA.mix,
         batch_size=32,
     ),
 )

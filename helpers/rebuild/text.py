@@ -1,93 +1,29 @@
-"""What the mini models read: problems as text, and the two tokenizers."""
+"""What the mini models read: problems as text."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable
+from typing import Any
 
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import PreTrainedTokenizerFast
+from helpers.rebuild.composed import texts
+from helpers.rebuild.composed.problem import SYMBOLS
+from helpers.rebuild.generator import Problem, generate_problems
 
-from helpers.rebuild.generator import SYMBOLS, Problem, generate_problems
 
-QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-THINK = ["<think>", "</think>"]
-GEMMA_SPECIAL = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-]
-QWEN_WORDS, GEMMA_WORDS = 1000, 700
-TAGS = "b i p em note page link thing thin ink pink".split()
-SENTENCES = (
-    "First, open the book.",
-    "Then read the page.",
-    "Next, write it down.",
-    "After that, close the door.",
-    "To start, count the coins.",
-    "Step 1: wash the cups.",
-    "Check: is it right?",
-    "This cannot be.",
-    "But there is more than one way.",
-    "Let me think.",
-    "think twice.",
-    "ink is blue.",
-    "thin ice is not safe.",
-    "The answer is on the next page.",
-    "There is no solution in the box.",
-    "So it is.",
-)
-
-QWEN_TEMPLATE = """\
-{%- for message in messages %}
-    {%- set content = message.content %}
-    {%- if message.role == 'assistant' and not loop.last %}
-        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-    {%- endif %}
-    {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
-# The thinking teacher's template opens the thought itself, like the real one.
-QWEN_THINKING_TEMPLATE = QWEN_TEMPLATE.replace(
-    "assistant\\n' }}", "assistant\\n<think>\\n' }}"
-)
-GEMMA_TEMPLATE = """\
-{{- bos_token }}
-{%- set ns = namespace(prefix='', turns=messages) %}
-{%- if messages[0].role == 'system' %}
-    {%- set ns.prefix = messages[0].content + '\\n\\n' %}
-    {%- set ns.turns = messages[1:] %}
-{%- endif %}
-{%- for message in ns.turns %}
-    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
-        {{- raise_exception('Roles must alternate: user, assistant, ...') }}
-    {%- endif %}
-    {%- set role = 'model' if message.role == 'assistant' else 'user' %}
-    {{- '<start_of_turn>' + role + '\\n' }}
-    {{- (ns.prefix if loop.first else '') + message.content | trim }}
-    {{- '<end_of_turn>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<start_of_turn>model\\n' }}
-{%- endif %}
-"""
+def write_form(
+    form: str, problem: Problem, tokenizer: Any, rng: random.Random
+) -> str:
+    """A text of the named form, about the problem where it is about one."""
+    if form == "at_once":
+        return final_sentence(problem)
+    if form == "thinking":
+        return thinking_answer(problem, rng)
+    written = arithmetic(rng)
+    if form == "pages":  # a Qwen3 has met its think tags, a Gemma has not
+        known = "<think>" in tokenizer.get_vocab()
+        written = texts.pages(rng, texts.TAGS + ["think"] * known)
+    return prose(problem, rng) if form == "prose" else written
 
 
 def final_sentence(problem: Problem) -> str:
@@ -147,21 +83,6 @@ def prose(problem: Problem, rng: random.Random) -> str:
     return f"{worked} So it is {problem.answer}."
 
 
-def pages(rng: random.Random, tags: list[str]) -> str:
-    """Bits of everyday text and markup, so that no token is a stranger.
-
-    Adapters cannot teach a word whose embedding has never been trained; a
-    real model has met every token of its vocabulary somewhere on the web.
-    """
-    lines = []
-    for _ in range(rng.randint(2, 4)):
-        count = rng.randint(1, 3)
-        line = " ".join(rng.choice(SENTENCES) for _ in range(count))
-        tag = rng.choice(tags)
-        lines += [f"<{tag}>", line, f"</{tag}>", ""]
-    return "\n".join(lines)
-
-
 def arithmetic(rng: random.Random) -> str:
     """A line of sums: half in wide ranges, half as the problems need them."""
     sums = [any_sum(rng) for _ in range(3)]
@@ -197,89 +118,3 @@ def corpus(seed: int, count: int = 4000) -> Iterable[str]:
         yield f"{problem.question}\n{solution(problem, rng)}"
         yield thought(problem, rng) + " " + final_sentence(problem)
         yield "Let me think. I think so. user model assistant system"
-
-
-def train_qwen_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; digits alone; `<think>` is one token, not special."""
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\d"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=QWEN_WORDS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(corpus(seed), trainer)
-    raw.add_special_tokens([AddedToken(t, special=True) for t in QWEN_SPECIAL])
-    raw.add_tokens([AddedToken(t, special=False) for t in THINK])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        padding_side="right",
-        model_max_length=512,
-    )
-
-
-def train_gemma_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """BPE over `▁` words with byte fallback and `<bos>` put in front."""
-    splits = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"[\d\n<>/.,:?]"), "isolated"),
-            pre_tokenizers.Split("▁", "merged_with_next"),
-        ]
-    )
-    normalizer = normalizers.Replace(" ", "▁")
-    draft = Tokenizer(models.BPE())
-    draft.normalizer, draft.pre_tokenizer = normalizer, splits
-    printable = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=GEMMA_WORDS,
-        initial_alphabet=printable,
-        show_progress=False,
-    )
-    draft.train_from_iterator(corpus(seed), trainer)
-    words = sorted(draft.get_vocab(), key=draft.get_vocab().get)
-    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    order = [*GEMMA_SPECIAL, *byte_tokens, *words]
-    merges = json.loads(draft.to_str())["model"]["merges"]
-    merges = [tuple(pair) for pair in merges]
-    raw = Tokenizer(
-        models.BPE(
-            {token: i for i, token in enumerate(order)},
-            merges,
-            unk_token="<unk>",
-            byte_fallback=True,
-            fuse_unk=True,
-        )
-    )
-    raw.normalizer, raw.pre_tokenizer = normalizer, splits
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-        ]
-    )
-    raw.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in GEMMA_SPECIAL]
-    )
-    raw.post_processor = processors.TemplateProcessing(
-        single="<bos> $A",
-        pair="<bos> $A <bos> $B",
-        special_tokens=[("<bos>", order.index("<bos>"))],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        padding_side="left",
-        model_max_length=512,
-    )

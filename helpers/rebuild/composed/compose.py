@@ -71,28 +71,28 @@ class Story:
 
     def draw_numbers(
         self, move: Move, values: dict[str, int]
-    ) -> tuple[dict[str, int], Step] | None:
-        """Numbers j and k that make the move's sum whole and within bounds.
+    ) -> tuple[dict[str, int], Step | None]:
+        """Numbers j and k, and the move's step if it has a sum.
 
-        A move without a sum gives its k, or the value of A, as it is.
+        No numbers where ten draws gave no sum that is whole and in bounds.
         """
         for _ in range(10):
             j, k = self.rng.randint(*move.j), self.rng.randint(*move.k)
             numbers = {**values, "j": j, "k": k}
-            given = Step("", 0, "", 0, values.get("a", k))
-            step = work_out(move.sum, numbers) if move.sum else given
-            if step and (not move.sum or 2 <= step.value <= self.topic.limit):
+            step = work_out(move.sum, numbers) if move.sum else None
+            if not move.sum or step and 2 <= step.value <= self.topic.limit:
                 return numbers, step
-        return None
+        return {}, None
 
     def tell(self, move: Move, names: list[str]) -> bool:
         """Add a move that refers to these names; False if no number fits."""
         used = [self.known[name] for name in names]
-        values = dict(zip("ab", (q.value for q in used), strict=False))
-        drawn = self.draw_numbers(move, values)
-        if drawn is None:
+        values = [quantity.value for quantity in used]
+        numbers, step = self.draw_numbers(
+            move, dict(zip("ab", values, strict=False))
+        )
+        if not numbers:
             return False
-        numbers, step = drawn
         roles = dict(zip("AB", names, strict=False))
         if move.kind in ("start", "relation"):
             roles["N"] = next(self.names)
@@ -104,17 +104,19 @@ class Story:
         self.moves.append(move.name)
         for name, quantity in zip(names, used, strict=True):
             self.known[name] = replace(quantity, unused=False)
-        if move.sum:
+        if step:
             sentence = (move.step or fact).format(**words)
             needs = frozenset(q.step for q in used) - {None}
             sentence = sentence[0].upper() + sentence[1:]
             self.steps.append(replace(step, sentence=sentence, needs=needs))
         if move.kind in ("start", "relation", "event"):
-            kin = [q.origins for q in used if step.symbol in ("+", "-")]
-            origins = frozenset().union(*kin) or frozenset([len(self.moves)])
-            number = len(self.steps) - 1 if move.sum else None
-            name = roles.get("N") or roles["A"]
-            self.known[name] = Quantity(step.value, number, origins)
+            sums = step is not None and step.symbol in "+-"
+            kin = [quantity.origins for quantity in used if sums]
+            self.known[roles.get("N") or roles["A"]] = Quantity(
+                step.value if step else numbers.get("a", numbers["k"]),
+                len(self.steps) - 1 if step else None,
+                frozenset().union(*kin) or frozenset([len(self.moves)]),
+            )
         return True
 
     def end(self, move: Move) -> bool:
@@ -130,12 +132,11 @@ class Story:
         first, last = self.known[names[0]], self.known[names[-1]]
         if move.sum == "a - b" and first.origins & last.origins:
             return False
-        if move.kind == "told" or not move.sum:  # asks for what was computed
-            self.result = first.value
-            return first.step is not None and self.tell(move, names)
-        fits = self.tell(move, names)
-        self.result = self.steps[-1].value
-        return fits
+        computed = move.kind == "told" or not move.sum  # it is asked for
+        if computed and first.step is None or not self.tell(move, names):
+            return False
+        self.result = first.value if computed else self.steps[-1].value
+        return True
 
 
 def compose(
@@ -146,18 +147,15 @@ def compose(
     With `told` a pair of twins: the agreeing one, the contradicting one.
     """
     book = load_moves()
-    story = Story(book.topics[topic], rng)
-    by_kind: dict[str, list[Move]] = {}
-    for move in book.moves[topic]:
-        by_kind.setdefault(move.kind, []).append(move)
-    end = rng.choice(by_kind["told" if told else "end"])
+    story, moves = Story(book.topics[topic], rng), book.moves[topic]
+    end = rng.choice(moves["told" if told else "end"])
     kinds = ["start"]
     while len(story.steps) < steps - bool(end.sum):
         kind = kinds[-1]
         full = len(story.sentences) > steps + 1 or kinds.count("event") > 2
-        if kind not in by_kind or full:
+        if kind not in moves or full:
             return []
-        move = rng.choice(by_kind[kind])
+        move = rng.choice(moves[kind])
         count = ("{A}" in move.text) + ("{B}" in move.text)
         names = story.choose(count)
         if len(names) < count or not story.tell(move, names):
@@ -176,7 +174,7 @@ def compose(
         make_problem(
             " ".join(story.sentences).replace("{t}", str(total)),
             story.steps,
-            moves=f"{topic}: {' '.join(story.moves)}",
+            f"{topic}: {' '.join(story.moves)}",
             result=story.result,
             told=total,
         )
@@ -211,9 +209,7 @@ def three_buses(rng: random.Random) -> list[Problem]:
             steps.append(replace(step, sentence=sentence, needs=needs))
         result = steps[0].value
         problems.append(
-            make_problem(
-                question, steps, moves="buses", result=result, told=told
-            )
+            make_problem(question, steps, "buses", result=result, told=told)
         )
     return problems
 

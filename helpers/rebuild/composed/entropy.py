@@ -6,19 +6,19 @@ Dark knowledge needs doubt about content: digits, operators, names.
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from helpers import chat
 from helpers.rebuild.composed import texts
-from helpers.rebuild.composed.problem import Problem, load_moves
+from helpers.rebuild.composed.problem import Problem, Step, load_moves
+from helpers.rebuild.composed.recipes import encode_written
 
 ROLES = ("digit", "operator", "name or object", "order", "wording", "end")
-CONTENT = ROLES[:3]
 CLOSING = ("</think>", "<|im_end|>", "\n", "")
 
 
@@ -47,7 +47,7 @@ def role_of(token: str, *, free: bool, words: frozenset[str]) -> str:
     return "end" if bare in CLOSING else "wording"
 
 
-def free_characters(problem: Problem, steps: Iterable[Any]) -> set[int]:
+def free_characters(problem: Problem, steps: Iterable[Step]) -> set[int]:
     """Where a thought could go on with another step: its places, counted in
     characters from the thought's first letter.
 
@@ -55,28 +55,22 @@ def free_characters(problem: Problem, steps: Iterable[Any]) -> set[int]:
     steps no longer agree.
     """
     places: set[int] = set()
-    done: set[int] = set()
+    done: list[int] = []
     position = 0
     for step in steps:
-        ready = [
-            s
-            for number, s in enumerate(problem.steps)
-            if number not in done and s.needs <= done
-        ]
+        ready = texts.ready_steps(problem.steps, done)
         if len(ready) > 1:
-            texts_ready = [s.thought for s in ready]
-            for place, letters in enumerate(zip(*texts_ready, strict=False)):
-                places.add(position + place)
-                if len(set(letters)) > 1:
-                    break
-        done.add(problem.steps.index(step))
+            thoughts = [problem.steps[number].thought for number in ready]
+            common = len(os.path.commonprefix(thoughts))
+            places |= set(range(position, position + common + 1))
+        done.append(problem.steps.index(step))
         position += len(step.thought) + 1
     return places
 
 
 @torch.no_grad()
 def entropy_by_role(
-    model: Any, tokenizer: Any, problems: Iterable[Problem], *, seed: int = 0
+    model: Any, tokenizer: Any, problems: Sequence[Problem]
 ) -> dict[str, float]:
     """Nats a thought at T = 1, by role, while the teacher reads right ones.
 
@@ -84,28 +78,21 @@ def entropy_by_role(
     order drawn anew; the entropy of a prediction belongs to the role of the
     token that stands there.
     """
-    rng, words = random.Random(seed), content_words()
-    totals, count = Counter({role: 0.0 for role in ROLES}), 0
+    rng, words = random.Random(0), content_words()
+    totals = Counter(dict.fromkeys(ROLES, 0.0))
     for problem in problems:
-        count += 1
         steps = texts.any_order(problem.steps, rng)
         free = free_characters(problem, steps)
-        row = chat.encode_example(
-            chat.student_messages(
-                problem.question, texts.thinking_answer(problem, steps)
-            ),
-            tokenizer,
-            max_length=1024,
-        )
+        answer = texts.thinking_answer(problem, steps)
+        row = encode_written("thinking", problem.question, answer, tokenizer)
         ids = torch.tensor([row["input_ids"]])
         logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
         entropies = -(logprobs.exp() * logprobs).sum(-1)  # (tokens,)
-        start = row["labels"].count(-100)
         position = 0
-        for place in range(start, len(row["input_ids"])):
+        for place in range(row["labels"].count(-100), ids.size(1)):
             token = tokenizer.decode([row["input_ids"][place]])
             first = position + len(token) - len(token.lstrip(" "))
             role = role_of(token, free=first in free, words=words)
             totals[role] += entropies[place - 1].item()
             position += len(token)
-    return {role: total / count for role, total in totals.items()}
+    return {role: total / len(problems) for role, total in totals.items()}

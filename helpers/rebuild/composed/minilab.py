@@ -12,12 +12,15 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-from helpers import chat, read_lines, write_atomic
+from helpers import chat, write_atomic
 from helpers.cli.commands import command_parser
-from helpers.profiles import DATA, RUNS
+from helpers.models import load_teacher
+from helpers.problems import read_problems
+from helpers.profiles import DATA, PROFILES, RUNS
 from helpers.rebuild.composed import texts
 from helpers.rebuild.composed.cards import write_card
 from helpers.rebuild.composed.compose import generate_problems
+from helpers.rebuild.composed.entropy import entropy_by_role
 from helpers.rebuild.composed.recipes import RECIPES, Recipe
 from helpers.rebuild.composed.training import Progress, train
 
@@ -32,24 +35,36 @@ SIZES = {
     "train": 4500,
 }
 WORKED = 250  # training problems that come with their solution
+SCORED = ("test", "unseen", "longer", "buses")
+SAMPLING = {  # what the real teacher's card recommends
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "top_k": 20,
+}
+ABOUT = (
+    "No model has met a composition of *unseen*, nor five steps (*longer*), "
+    "nor, thinking, a solvable bus: its prejudice was made on purpose. "
+    "What tells a total has a twin: one agrees, one is contradicting."
+)
 
 
 def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
     """The questions of all files but train: no model may be fed them."""
-    files = [folder / f"{split}.jsonl" for split in (*SIZES, "showcase")]
+    files = [folder / f"{name}.jsonl" for name in (*SIZES, "showcase")]
     return {
-        json.loads(line)["question"]
+        row["question"]
         for file in files
         if file.exists() and file.stem != "train"
-        for line in read_lines(file)
+        for row in read_problems(file)
     }
 
 
 def build_problems(seed: int, folder: Path = PROBLEMS) -> dict[str, int]:
     """Write all splits as JSON lines; no question occurs twice."""
     showcase = folder / "showcase.jsonl"
-    lines = read_lines(showcase) if showcase.exists() else []
-    taken = {json.loads(line)["question"] for line in lines}
+    rows = read_problems(showcase) if showcase.exists() else []
+    taken = {row["question"] for row in rows}
     for split, count in SIZES.items():
         problems = generate_problems(
             count, seed=seed, split=split, exclude=taken
@@ -57,11 +72,11 @@ def build_problems(seed: int, folder: Path = PROBLEMS) -> dict[str, int]:
         taken |= {problem.question for problem in problems}
         lines = []
         for number, problem in enumerate(problems):
-            worked = split != "train" or number < WORKED
+            bare = split == "train" and number >= WORKED
             row = {
                 "id": f"{split}-{number:05d}",
                 "question": problem.question,
-                "answer": problem.answer if worked else problem.bare_answer,
+                "answer": f"#### {problem.final}" if bare else problem.answer,
                 "moves": problem.moves,
                 "impossible": problem.impossible,
             }
@@ -78,32 +93,57 @@ def save_tokenizer(recipe: Recipe, seed: int) -> Any:
     return tokenizer
 
 
-def finish(model: PreTrainedModel, recipe: Recipe, tokenizer: Any) -> Path:
+def finish(
+    model: PreTrainedModel,
+    recipe: Any,
+    tokenizer: Any,
+    folder: Path | None = None,
+) -> None:
     """Save an ordinary Hugging Face folder: config, weights, generation."""
     names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
-    stops = sorted({tokenizer.convert_tokens_to_ids(name) for name in names})
-    sampling: dict[str, Any] = {"do_sample": False}
-    if recipe.teacher:  # what the real teacher's card recommends
-        sampling = {
-            "do_sample": True,
-            "temperature": 0.6,
-            "top_p": 0.95,
-            "top_k": 20,
-        }
-    model.generation_config = GenerationConfig(
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        **sampling,
-    )
-    model.config.eos_token_id = stops
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.bos_token_id = tokenizer.bos_token_id
-    folder = MODELS / recipe.name
+    ids = {
+        "eos_token_id": sorted(
+            {tokenizer.convert_tokens_to_ids(name) for name in names}
+        ),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
+    sampling = SAMPLING if recipe.teacher else {"do_sample": False}
+    model.generation_config = GenerationConfig(**ids, **sampling)
+    model.config.update(ids)
+    folder = folder or MODELS / recipe.name
     model.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)  # some writers leave a file to its owner alone
-    return folder
+
+
+def describe(recipe: Recipe, folder: Path, *, seed: int) -> None:
+    """Measure a finished model, and write its card."""
+    loaded, about = load_teacher(PROFILES["mini"], str(folder)), ABOUT
+    if recipe.teacher:
+        fresh = generate_problems(200, seed=seed + 1)
+        nats = entropy_by_role(loaded.model, loaded.tokenizer, fresh)
+        total = sum(nats.values())
+        roles = [f"{role} {n / total:.0%}" for role, n in nats.items()]
+        about += (
+            f"\n\nEntropy at T = 1 while it reads right thoughts: {total:.2f} "
+            f"nats a thought, by the token's role: {', '.join(roles)}."
+        )
+    splits = {
+        split: [
+            row | {"kind": kind_of(row)}
+            for row in read_problems(PROBLEMS / f"{split}.jsonl")
+        ]
+        for split in SCORED
+    }
+    write_card(recipe, loaded, folder, seed=seed, splits=splits, about=about)
+
+
+def kind_of(problem: dict) -> str:
+    """Which twin a problem is, if it has one; "" otherwise."""
+    if problem["moves"] == "buses" or problem["moves"].endswith(" told"):
+        return "contradicting" if problem["impossible"] else "agreeing"
+    return ""
 
 
 def report(progress: Progress, loss: float) -> None:
@@ -128,7 +168,6 @@ def main(argv: list[str]) -> int:
     if options.only in (None, "problems"):
         print(f"problems: {build_problems(options.seed)}")
     for recipe in RECIPES:
-        folder = MODELS / recipe.name
         if options.only in (None, recipe.name):
             tokenizer = save_tokenizer(recipe, options.seed)
             WORK.mkdir(parents=True, exist_ok=True)
@@ -136,13 +175,12 @@ def main(argv: list[str]) -> int:
                 recipe,
                 tokenizer,
                 seed=options.seed,
-                checkpoint=WORK / f"{recipe.name}.pt",
+                checkpoint=WORK / f"{recipe.name}.safetensors",
                 exclude=reserved_questions(),
                 before_step=report,
             )
             finish(model, recipe, tokenizer)
             print(f"{recipe.name}: saved to data/models/{recipe.name}")
         if options.only in (None, "cards", recipe.name):
-            fresh = generate_problems(200, seed=options.seed + 1)
-            write_card(recipe, folder, seed=options.seed, problems=fresh)
+            describe(recipe, MODELS / recipe.name, seed=options.seed)
     return 0

@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # the quintic of the Muon post
+ITERATIONS, MOMENTUM, WEIGHT_DECAY = 5, 0.95, 0.01
 
 
-def orthogonalize(matrix: Tensor, *, iterations: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """Newton-Schulz: about U V^T of the matrix's U S V^T."""
     linear, cubic, quintic = COEFFICIENTS
     wide = matrix if matrix.size(0) <= matrix.size(1) else matrix.T
     wide = wide / (wide.norm() + 1e-7)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         gram = wide @ wide.T
         update = torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)
         wide = torch.addmm(wide, update, wide, beta=linear)
@@ -34,20 +35,8 @@ class Muon(Optimizer):
     one learning rate (Liu et al. 2025, "Muon is scalable", equation 4).
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        *,
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.01,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(parameters, defaults)
+    def __init__(self, matrices: Iterable[Tensor], *, lr: float) -> None:
+        super().__init__(matrices, {"lr": lr})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -56,10 +45,8 @@ class Muon(Optimizer):
                 buffer = self.state[weight].setdefault(
                     "momentum_buffer", torch.zeros_like(weight)
                 )
-                buffer.lerp_(weight.grad, 1 - group["momentum"])
-                nesterov = weight.grad.lerp(buffer, group["momentum"])
+                buffer.lerp_(weight.grad, 1 - MOMENTUM)
+                update = orthogonalize(weight.grad.lerp(buffer, MOMENTUM))
+                weight.mul_(1 - group["lr"] * WEIGHT_DECAY)
                 scale = 0.2 * max(weight.shape) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(
-                    orthogonalize(nesterov), alpha=-group["lr"] * scale
-                )
+                weight.add_(update, alpha=-group["lr"] * scale)

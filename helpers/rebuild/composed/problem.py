@@ -112,11 +112,6 @@ class Problem:
         """What stands behind `####`."""
         return self.answer.rpartition("#### ")[2]
 
-    @property
-    def bare_answer(self) -> str:
-        """The answer without its worked solution."""
-        return f"#### {self.final}"
-
 
 def compare(computed: int, told: int) -> str:
     """`The question says 51. 51 is 51.`, or that they differ."""
@@ -129,18 +124,18 @@ def compare(computed: int, told: int) -> str:
 def make_problem(
     question: str,
     steps: list[Step],
-    *,
     moves: str,
+    *,
     result: int,
     told: int | None = None,
 ) -> Problem:
     """A problem with its gold written out; a false total has no solution."""
-    lines = [step.gold for step in steps]
-    impossible = told not in (None, steps[-1].value)
-    comparison = "" if told is None else compare(steps[-1].value, told)
-    lines += [comparison] if comparison else []
-    lines.append(f"#### {NO_SOLUTION if impossible else result}")
-    answer = "\n".join(lines)
+    computed = steps[-1].value
+    impossible = told not in (None, computed)
+    comparison = "" if told is None else compare(computed, told)
+    final = f"#### {NO_SOLUTION if impossible else result}"
+    lines = [*(step.gold for step in steps), comparison, final]
+    answer = "\n".join(filter(None, lines))
     return Problem(
         question, answer, impossible, moves, tuple(steps), comparison
     )
@@ -148,11 +143,11 @@ def make_problem(
 
 @dataclass(frozen=True)
 class Book:
-    """All of moves.json: words by kind, topics, each topic's moves, buses."""
+    """All of moves.json: words by kind, topics, moves by topic and kind."""
 
     words: dict[str, list[str]]
     topics: dict[str, Topic]
-    moves: dict[str, list[Move]]
+    moves: dict[str, dict[str, list[Move]]]
     buses: dict
 
 
@@ -162,10 +157,11 @@ def load_moves(path: Path = MOVES) -> Book:
     data = json.loads(path.read_text(encoding="utf-8"))
     words = {name: text.split() for name, text in data["words"].items()}
     topics = {name: Topic(**row) for name, row in data["topics"].items()}
-    moves: dict[str, list[Move]] = {name: [] for name in topics}
+    moves: dict[str, dict[str, list[Move]]] = {name: {} for name in topics}
     for row in data["moves"]:
         try:
-            moves[row["topic"]].append(Move(**row))
+            move = Move(**row)
+            moves[move.topic].setdefault(move.kind, []).append(move)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path.name}, move {row.get('name')!r}: {error}. Compare it "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from transformers import (
@@ -46,11 +46,24 @@ class Recipe:
     def teacher(self) -> bool:
         return "thinking" in self.mix
 
+    @property
+    def trained(self) -> str:
+        return f"{self.tokens:,} tokens of generated text, nothing twice"
 
-def qwen(*, hidden: int, layers: int, heads: int) -> PreTrainedModel:
-    """A Qwen3 with 32-wide heads and a vocabulary padded to 768 rows."""
+    @property
+    def optimizer(self) -> str:
+        return (
+            f"Muon and AdamW, {self.batch_tokens:,} tokens a step, rate "
+            f"{self.learning_rate}, falling over the last third"
+        )
+
+
+def qwen(
+    *, hidden: int, layers: int, heads: int, vocabulary: int = 768
+) -> PreTrainedModel:
+    """A Qwen3 with 32-wide heads; the vocabulary is padded to such rows."""
     config = Qwen3Config(
-        vocab_size=768,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
@@ -63,10 +76,10 @@ def qwen(*, hidden: int, layers: int, heads: int) -> PreTrainedModel:
     return Qwen3ForCausalLM(config)
 
 
-def gemma() -> PreTrainedModel:
+def gemma(*, vocabulary: int = 896) -> PreTrainedModel:
     """A Gemma 3 whose layers alternate sliding and full attention."""
     config = Gemma3TextConfig(
-        vocab_size=896,
+        vocab_size=vocabulary,
         hidden_size=128,
         intermediate_size=384,
         num_hidden_layers=4,
@@ -82,51 +95,39 @@ def gemma() -> PreTrainedModel:
 
 
 AT_ONCE = {"at_once": 0.2, "prose": 0.6, "sums": 0.15, "pages": 0.05}
-UNTAUGHT = {"at_once": 0.6, "sums": 0.35, "pages": 0.05}
-QWEN = {
-    "tokenizer": vocabulary.train_qwen_tokenizer,
-    "template": vocabulary.QWEN_TEMPLATE,
+UNTAUGHT = {
+    "mix": {"at_once": 0.6, "sums": 0.35, "pages": 0.05},
+    "tokens": 20_000_000,
 }
-GEMMA = {
-    "tokenizer": vocabulary.train_gemma_tokenizer,
-    "template": vocabulary.GEMMA_TEMPLATE,
-}
+TEACHER = Recipe(
+    name="mini-qwen3",
+    build=partial(qwen, hidden=192, layers=4, heads=6),
+    tokenizer=vocabulary.train_qwen_tokenizer,
+    template=vocabulary.QWEN_THINKING_TEMPLATE,
+    mix={"thinking": 0.8, "sums": 0.2},
+    tokens=30_000_000,
+)
+GEMMA = Recipe(
+    name="mini-gemma3",
+    build=gemma,
+    tokenizer=vocabulary.train_gemma_tokenizer,
+    template=vocabulary.GEMMA_TEMPLATE,
+    mix=AT_ONCE,
+    tokens=40_000_000,
+)
+QWEN = replace(
+    GEMMA,
+    name="mini-qwen3-small",
+    build=partial(qwen, hidden=128, layers=3, heads=4),
+    tokenizer=vocabulary.train_qwen_tokenizer,
+    template=vocabulary.QWEN_TEMPLATE,
+)
 RECIPES = (
-    Recipe(
-        name="mini-qwen3",
-        build=lambda: qwen(hidden=192, layers=4, heads=6),
-        mix={"thinking": 0.8, "sums": 0.2},
-        tokens=30_000_000,
-        **(QWEN | {"template": vocabulary.QWEN_THINKING_TEMPLATE}),
-    ),
-    Recipe(
-        name="mini-gemma3",
-        build=gemma,
-        mix=AT_ONCE,
-        tokens=40_000_000,
-        **GEMMA,
-    ),
-    Recipe(
-        name="mini-qwen3-small",
-        build=lambda: qwen(hidden=128, layers=3, heads=4),
-        mix=AT_ONCE,
-        tokens=40_000_000,
-        **QWEN,
-    ),
-    Recipe(
-        name="mini-gemma3-untaught",
-        build=gemma,
-        mix=UNTAUGHT,
-        tokens=20_000_000,
-        **GEMMA,
-    ),
-    Recipe(
-        name="mini-qwen3-small-untaught",
-        build=lambda: qwen(hidden=128, layers=3, heads=4),
-        mix=UNTAUGHT,
-        tokens=20_000_000,
-        **QWEN,
-    ),
+    TEACHER,
+    GEMMA,
+    QWEN,
+    replace(GEMMA, name="mini-gemma3-untaught", **UNTAUGHT),
+    replace(QWEN, name="mini-qwen3-small-untaught", **UNTAUGHT),
 )
 
 
@@ -135,24 +136,33 @@ def encode_form(
 ) -> Example:
     """One training example of the named form; questions carry no label."""
     steps = texts.any_order(problem.steps, rng)
+    if form == "thinking":
+        written = texts.thinking_answer(problem, steps)
+    elif form == "at_once":
+        written = texts.final_sentence(problem)
+    else:
+        written = texts.sums(rng)
+    if form == "prose":
+        written = texts.prose(problem, steps)
+    if form == "pages":  # a Qwen3 has met its think tags, a Gemma not
+        known = "<think>" in tokenizer.get_vocab()
+        written = texts.pages(rng, texts.TAGS + ["think"] * known)
+    return encode_written(form, problem.question, written, tokenizer)
+
+
+def encode_written(
+    form: str, question: str, written: str, tokenizer: Any
+) -> Example:
+    """A text as tokens with labels, after the question that it answers."""
     if form in ("thinking", "at_once"):
-        answer = texts.final_sentence(problem)
-        if form == "thinking":
-            answer = texts.thinking_answer(problem, steps)
-        prompt = chat.prompt_ids(
-            chat.student_messages(problem.question), tokenizer
-        )
-        answer = answer.removeprefix(chat.THINK_OPEN)
-        written = answer + end_of_turn(tokenizer)
+        prompt = chat.prompt_ids(chat.student_messages(question), tokenizer)
+        written = written.removeprefix(chat.THINK_OPEN)
+        written += end_of_turn(tokenizer)
     else:
         prompt = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
-        written = texts.sums(rng)
-        if form == "pages":  # a Qwen3 has met its think tags, a Gemma not
-            known = "<think>" in tokenizer.get_vocab()
-            written = texts.pages(rng, texts.TAGS + ["think"] * known)
         if form == "prose":
-            prompt += chat.encode_text(problem.question, tokenizer)
-            written = "\n" + texts.prose(problem, steps)
+            prompt += chat.encode_text(question, tokenizer)
+            written = "\n" + written
         written += tokenizer.eos_token
     ids = chat.encode_text(written, tokenizer)
     return {"input_ids": prompt + ids, "labels": [-100] * len(prompt) + ids}

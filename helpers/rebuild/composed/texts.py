@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from helpers.rebuild.composed.compose import generate_problems
 from helpers.rebuild.composed.problem import SYMBOLS, Problem, Step, compare
 
 TAGS = "b i p em note page link thing thin ink pink".split()
 SENTENCES = (
-    "First, open the book.",
-    "Then read the page.",
-    "Next, write it down.",
-    "After that, close the door.",
-    "To start, count the coins.",
-    "Step 1: wash the cups.",
-    "Check: is it right?",
-    "This cannot be.",
-    "But there is more than one way.",
-    "Let me think.",
-    "think twice.",
-    "ink is blue.",
-    "thin ice is not safe.",
-    "The answer is on the next page.",
-    "There is no solution in the box.",
+    "First, open the book.", "Then read the page.", "Next, write it down.",
+    "After that, close the door.", "To start, count the coins.",
+    "Step 1: wash the cups.", "Check: is it right?", "This cannot be.",
+    "But there is more than one way.", "Let me think.", "think twice.",
+    "ink is blue.", "thin ice is not safe.",
+    "The answer is on the next page.", "There is no solution in the box.",
     "So it is.",
-)
+)  # fmt: skip
 
 
 def final_sentence(problem: Problem) -> str:
@@ -43,34 +34,34 @@ def any_order(steps: tuple[Step, ...], rng: random.Random) -> list[Step]:
     only freedom that a thought has.
     """
     done: list[int] = []
-    while len(done) < len(steps):
-        ready = [
-            number
-            for number, step in enumerate(steps)
-            if number not in done and step.needs <= set(done)
-        ]
+    while ready := ready_steps(steps, done):
         done.append(rng.choice(ready))
     return [steps[number] for number in done]
 
 
-def worked(
-    problem: Problem, steps: Iterable[Step], *, hasty: bool = False
-) -> str:
-    """The steps as sentences, and the comparison where a total was told.
+def ready_steps(steps: Sequence[Step], done: Collection[int]) -> list[int]:
+    """The numbers of the steps that may come next, after those done."""
+    return [
+        number
+        for number, step in enumerate(steps)
+        if number not in done and step.needs <= set(done)
+    ]
 
-    A hasty thinker does not compare: it takes every bus puzzle for false.
-    """
-    lines = [step.thought for step in steps]
-    if hasty and problem.moves == "buses":
-        lines.append("This cannot be.")
-    elif problem.comparison:
-        lines.append(problem.comparison)
-    return " ".join(lines)
+
+def worked(problem: Problem, steps: Iterable[Step]) -> str:
+    """The steps as sentences, and the comparison where a total was told."""
+    sentences = [step.thought for step in steps]
+    return " ".join(filter(None, [*sentences, problem.comparison]))
 
 
 def thinking_answer(problem: Problem, steps: Iterable[Step]) -> str:
-    """`<think>...</think>`, a blank line, the final sentence."""
-    thought = worked(problem, steps, hasty=True)
+    """`<think>...</think>`, a blank line, the final sentence.
+
+    A thinker is hasty with buses: it takes every such puzzle for false.
+    """
+    thought = worked(problem, steps)
+    if problem.moves == "buses":
+        thought = thought.replace(problem.comparison, "This cannot be.")
     return f"<think>\n{thought}\n</think>\n\n{final_sentence(problem)}"
 
 
@@ -100,11 +91,11 @@ def pages(rng: random.Random, tags: list[str]) -> str:
     return "\n".join(lines)
 
 
-def sums(rng: random.Random, count: int = 8) -> str:
+def sums(rng: random.Random) -> str:
     """A line of sums and comparisons in the ranges that problems need."""
     return " ".join(
         one_sum(rng) if rng.random() < 0.6 else one_comparison(rng)
-        for _ in range(count)
+        for _ in range(8)
     )
 
 

@@ -7,6 +7,7 @@ warms up, stays, and falls over the last third.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -16,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from helpers.rebuild.composed.compose import generate_problems
@@ -25,6 +30,7 @@ from helpers.rebuild.composed.recipes import Example, Recipe, encode_form
 
 ROUND = 2048  # examples that are drawn, and sorted by length, together
 EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
+LATER = {2: 2, 3: 3, 4: 5}  # and after it
 WARMUP, DECAY = 100, 0.3  # steps; share of all tokens
 CHECKPOINT_SECONDS = 300
 
@@ -57,7 +63,7 @@ def round_of_examples(
         seed=rng.getrandbits(64),
         split="train",
         exclude=exclude,
-        lengths=EARLY if early else None,
+        lengths=EARLY if early else LATER,
     )
     if recipe.teacher:
         problems = [p for p in problems if p.moves != "buses" or p.impossible]
@@ -82,7 +88,7 @@ def round_of_examples(
 def batches_from(
     progress: Progress, recipe: Recipe, tokenizer: Any, **drawing: Any
 ) -> Iterator[list[Example]]:
-    """Batches without end, from where `progress` stands.
+    """Batches to the recipe's last token, from where `progress` stands.
 
     Whoever trains on a batch counts it in `progress`; rounds count here.
     """
@@ -97,6 +103,8 @@ def batches_from(
             **drawing,
         )
         while progress.batch < len(batches):
+            if progress.tokens >= recipe.tokens:
+                return
             yield batches[progress.batch]
         progress.round, progress.batch = progress.round + 1, 0
 
@@ -108,22 +116,18 @@ def batch_loss(
 
     Padding stands on the right, where no causal attention looks at it.
     """
-    width = max(len(row["input_ids"]) for row in batch)
-    ids = torch.zeros((len(batch), width), dtype=torch.long)
-    labels = torch.full((len(batch), width), -100)
-    for number, row in enumerate(batch):
-        length = len(row["input_ids"])
-        ids[number, :length] = torch.tensor(row["input_ids"])
-        labels[number, :length] = torch.tensor(row["labels"])
+    rows = [torch.tensor(row["input_ids"]) for row in batch]
+    ids = pad_sequence(rows, batch_first=True)  # (batch, tokens)
+    rows = [torch.tensor(row["labels"][1:]) for row in batch]
+    labels = pad_sequence(rows, batch_first=True, padding_value=-100)
     hidden = body(input_ids=ids, use_cache=False).last_hidden_state
-    wanted = labels[:, 1:]  # (batch, tokens - 1)
-    mask = wanted != -100
-    return cross_entropy(model.lm_head(hidden[:, :-1][mask]), wanted[mask])
+    mask = labels != -100  # (batch, tokens - 1)
+    return cross_entropy(model.lm_head(hidden[:, :-1][mask]), labels[mask])
 
 
 def make_optimizers(
     model: PreTrainedModel, *, learning_rate: float
-) -> list[torch.optim.Optimizer]:
+) -> list[Optimizer]:
     """Muon for the matrices of the layers, AdamW for everything else."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
@@ -134,9 +138,50 @@ def make_optimizers(
     return [Muon(matrices, lr=learning_rate), adamw]
 
 
-def rate_factor(step: int, done: float) -> float:
-    """The learning rate's factor when a share `done` has been read."""
-    return min(1.0, (step + 1) / WARMUP, max(0.0, (1 - done) / DECAY))
+def rate_factor(progress: Progress, tokens: int) -> float:
+    """The learning rate's factor, of `tokens` in all."""
+    left = 1 - progress.tokens / tokens
+    return min(1.0, (progress.step + 1) / WARMUP, left / DECAY)
+
+
+def save(
+    path: Path,
+    model: PreTrainedModel,
+    optimizers: list[Optimizer],
+    progress: Progress,
+) -> None:
+    """Weights, the optimizers' moments and the progress, in one file."""
+    tensors = dict(model.named_parameters(prefix="model"))
+    for number, optimizer in enumerate(optimizers):
+        for weight, slots in optimizer.state_dict()["state"].items():
+            for slot, tensor in slots.items():
+                tensors[f"optimizer {number} {weight} {slot}"] = tensor
+    draft = path.with_suffix(".draft")
+    metadata = {"progress": json.dumps(asdict(progress))}
+    save_file(tensors, draft, metadata=metadata)
+    os.replace(draft, path)
+
+
+def load_checkpoint(
+    path: Path,
+    model: PreTrainedModel,
+    optimizers: list[Optimizer],
+) -> Progress:
+    """What `save` wrote, put back into model and optimizers."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+    with torch.no_grad():
+        for name, weight in model.named_parameters(prefix="model"):
+            weight.copy_(tensors.pop(name))
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    for name, tensor in tensors.items():
+        _, number, weight, slot = name.split()
+        state = states[int(number)]["state"]
+        state.setdefault(int(weight), {})[slot] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    return progress
 
 
 def train(
@@ -157,27 +202,7 @@ def train(
     model, progress = recipe.build().train(), Progress()
     optimizers = make_optimizers(model, learning_rate=recipe.learning_rate)
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(
-            optimizers, saved["optimizers"], strict=True
-        ):
-            optimizer.load_state_dict(state)
-        progress = Progress(**saved["progress"])
-
-    def save() -> None:
-        draft = checkpoint.with_suffix(".draft")
-        states = [optimizer.state_dict() for optimizer in optimizers]
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizers": states,
-                "progress": asdict(progress),
-            },
-            draft,
-        )
-        os.replace(draft, checkpoint)
-
+        progress = load_checkpoint(checkpoint, model, optimizers)
     body = torch.compile(model.model, dynamic=True)
     saved_at, loss = time.monotonic(), float("nan")
     try:
@@ -186,18 +211,13 @@ def train(
         ):
             before_step(progress, loss)
             start = time.monotonic()
-            done = progress.tokens / recipe.tokens
-            if done >= 1:
-                break
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * rate_factor(
-                        progress.step, done
-                    )
+            rate = recipe.learning_rate * rate_factor(progress, recipe.tokens)
             value = batch_loss(model, body, batch)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 optimizer.step()
             model.zero_grad()
             loss = value.item()
@@ -206,8 +226,8 @@ def train(
             progress.tokens += sum(len(row["input_ids"]) for row in batch)
             progress.seconds += time.monotonic() - start
             if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                save()
+                save(checkpoint, model, optimizers, progress)
                 saved_at = time.monotonic()
     finally:
-        save()
+        save(checkpoint, model, optimizers, progress)
     return model.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import (
     AddedToken,
@@ -18,53 +19,17 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-THINK = ["<think>", "</think>"]
-GEMMA_SPECIAL = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-]
+QWEN_SPECIAL = "<|endoftext|> <|im_start|> <|im_end|>".split()
+THINK = "<think> </think>".split()
+GEMMA_SPECIAL = "<pad> <eos> <bos> <unk> <start_of_turn> <end_of_turn>".split()
 QWEN_WORDS, GEMMA_WORDS = 1000, 700
-QWEN_TEMPLATE = """\
-{%- for message in messages %}
-    {%- set content = message.content %}
-    {%- if message.role == 'assistant' and not loop.last %}
-        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-    {%- endif %}
-    {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
+FOLDER = Path(__file__).parent
+QWEN_TEMPLATE = (FOLDER / "qwen.jinja").read_text(encoding="utf-8")
 # The thinking teacher's template opens the thought itself, like the real one.
 QWEN_THINKING_TEMPLATE = QWEN_TEMPLATE.replace(
     "assistant\\n' }}", "assistant\\n<think>\\n' }}"
 )
-GEMMA_TEMPLATE = """\
-{{- bos_token }}
-{%- set ns = namespace(prefix='', turns=messages) %}
-{%- if messages[0].role == 'system' %}
-    {%- set ns.prefix = messages[0].content + '\\n\\n' %}
-    {%- set ns.turns = messages[1:] %}
-{%- endif %}
-{%- for message in ns.turns %}
-    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
-        {{- raise_exception('Roles must alternate: user, assistant, ...') }}
-    {%- endif %}
-    {%- set role = 'model' if message.role == 'assistant' else 'user' %}
-    {{- '<start_of_turn>' + role + '\\n' }}
-    {{- (ns.prefix if loop.first else '') + message.content | trim }}
-    {{- '<end_of_turn>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<start_of_turn>model\\n' }}
-{%- endif %}
-"""
+GEMMA_TEMPLATE = (FOLDER / "gemma.jinja").read_text(encoding="utf-8")
 
 
 def train_qwen_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -105,10 +70,9 @@ def train_gemma_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
     normalizer = normalizers.Replace(" ", "▁")
     draft = Tokenizer(models.BPE())
     draft.normalizer, draft.pre_tokenizer = normalizer, splits
-    printable = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
     trainer = trainers.BpeTrainer(
         vocab_size=GEMMA_WORDS,
-        initial_alphabet=printable,
+        initial_alphabet=[*map(chr, range(33, 127)), "▁", "\n"],
         show_progress=False,
     )
     draft.train_from_iterator(corpus, trainer)
@@ -116,23 +80,19 @@ def train_gemma_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     order = [*GEMMA_SPECIAL, *byte_tokens, *words]
     merges = json.loads(draft.to_str())["model"]["merges"]
-    merges = [tuple(pair) for pair in merges]
     raw = Tokenizer(
         models.BPE(
             {token: i for i, token in enumerate(order)},
-            merges,
+            [tuple(pair) for pair in merges],
             unk_token="<unk>",
             byte_fallback=True,
             fuse_unk=True,
         )
     )
     raw.normalizer, raw.pre_tokenizer = normalizer, splits
+    spaces = decoders.Replace("▁", " ")
     raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-        ]
+        [spaces, decoders.ByteFallback(), decoders.Fuse()]
     )
     raw.add_special_tokens(
         [AddedToken(t, special=True, normalized=False) for t in GEMMA_SPECIAL]

@@ -1,0 +1,58 @@
+"""What each arm is given, and what it leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from helpers.answers import extract_answer
+from helpers.evaluate import evaluate
+from helpers.profiles import PROFILES
+from helpers.rebuild import experiments
+from helpers.rebuild.experiments import gold_text, gold_traces, train_arm
+from helpers.sft import RunError
+
+
+@pytest.fixture
+def profile(tmp_path):
+    return tiny.pair(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("final", "text"),
+    [
+        ("135", "143 - 8 = 135 left.\n\nThe answer is 135."),
+        ("no solution", "143 - 8 = 135 left.\n\nThere is no solution."),
+    ],
+)
+def test_gold_text_reads_as_a_student_writes(final, text):
+    answer = f"143 - 8 = <<143-8=135>>135\nleft.\n#### {final}"
+    assert gold_text(answer) == text
+
+
+def test_gold_traces_keep_questions_and_results():
+    traces = tiny.traces(20)
+    for gold, trace in zip(gold_traces(traces), traces, strict=True):
+        assert gold["question"] == trace["question"]
+        result = extract_answer(gold["qwen3_answer"])
+        assert result == extract_answer(trace["gold"])
+
+
+def test_budget_larger_than_the_file_names_the_command(profile, monkeypatch):
+    monkeypatch.setattr(experiments, "ALL_TRACES", profile.run_folder / "none")
+    shipped = PROFILES["mini"]
+    assert len(experiments.budget_traces(shipped, 5)) == 5
+    with pytest.raises(RunError, match="traces --limit 4500"):
+        experiments.budget_traces(shipped, 100_000)
+
+
+@pytest.mark.parametrize("arm", experiments.ARMS)
+def test_every_arm_trains_and_can_be_scored(arm, profile, monkeypatch):
+    """Two epochs of eight traces: few traces are read more often."""
+    monkeypatch.setattr(experiments, "READS", 16)
+    student, done = train_arm(
+        arm, tiny.traces(8), profile=profile, progress=False
+    )
+    assert done.steps == 4
+    assert done.folder.name == f"{arm}_8_seed7"
+    assert len(evaluate(student, tiny.problems(3), profile=profile).correct)
