@@ -48,7 +48,7 @@ class Objective:
     temperature, kind, beta, skew: see helpers.losses.kd_loss.
     chunk: positions whose logits exist at once (online teacher, soft = 1);
         None keeps all of them.
-    features: hidden states to imitate as well (helpers.trainer).
+    features: hidden states to imitate as well.
     """
 
     soft: float = 1.0
@@ -295,5 +295,5 @@ def pair_trainer(
     return lesson.trainer(student, profile=profile, seed=seed)
 
 
-# Trains the profile's student (of `pair_profile`) on a Lesson.
+# A Lesson and a profile of `pair_profile`; the rest is as there.
 distill_student = partial(train_student, run="logit")

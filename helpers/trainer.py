@@ -15,11 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from helpers.features import (
-    decoder_of,
-    depth,
-    tapped,
-)
+from helpers.features import decoder_of, depth, tapped
 from helpers.losses import (
     chunked_kd_loss,
     kd_loss,
@@ -98,7 +94,9 @@ class Keeper(TrainerCallback):
         self.bar.update(1)
 
     def on_log(self, args, state, control, logs, **_):
-        loss = float(logs.get("loss", 0.0))  # the last log has none
+        if "loss" not in logs:  # the summary at the end
+            return
+        loss = float(logs["loss"])
         self.bar.set_postfix(loss=f"{loss:.3f}")
         if not math.isfinite(loss):
             raise RunError(

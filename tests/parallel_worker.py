@@ -4,59 +4,45 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import tiny
 
-from helpers.distill import Lesson, Objective, distill_student
+from helpers.distill import Lesson, Objective
 from helpers.features import FeatureTerm
 from helpers.models import processes
 from helpers.scale.shards import shared_traces
 from helpers.sft import train_student
 
-TRACES, EPOCHS = 16, 2
+TERM = FeatureTerm("even", 1.0, "cosine")
 
 
-def main(job: str, place: str, batch: str) -> None:
-    folder = Path(place)
-    profile = tiny.profile(folder, batch_size=int(batch))
-    if job == "traces":
-        rows = shared_traces(
-            tiny.problems(9),
-            tiny.teacher(),
-            folder / "traces.jsonl",
-            profile=replace(profile, generation_batch=2),
+def main(folder: Path, batch: int) -> None:
+    sizes = {"batch_size": batch, "epochs": 2, "generation_batch": 2}
+    # The models' folders first: once the processes know of each other, the
+    # first one alone writes.
+    profile, pair = tiny.profile(folder, **sizes), tiny.pair(folder, **sizes)
+    traces, teacher = tiny.traces(16), tiny.teacher()
+    report = {}
+    for name in ("traces", "again"):
+        path = folder / "traces.jsonl"
+        rows = shared_traces(tiny.problems(9), teacher, path, profile=profile)
+        report[name] = [row["id"] for row in rows]
+    for name, lesson in {
+        "sft": traces,
+        "logit": Lesson(traces, teacher, Objective()),
+        "features": Lesson(traces, teacher, Objective(features=TERM)),
+    }.items():
+        run = train_student(
+            lesson,
+            profile=profile if name == "sft" else pair,
+            run=name,
+            progress=False,
         )
-        found = [row["id"] for row in rows]
-    elif job == "sft":
-        found = losses(
-            train_student(
-                tiny.traces(TRACES),
-                profile=profile,
-                epochs=EPOCHS,
-                progress=False,
-            )
-        )
-    else:
-        pair = tiny.pair(folder, batch_size=int(batch))
-        term = FeatureTerm("even", 1.0, "cosine")
-        objective = Objective(features=term if job == "features" else None)
-        found = losses(
-            distill_student(
-                Lesson(tiny.traces(TRACES), tiny.teacher(), objective),
-                profile=pair,
-                epochs=EPOCHS,
-                progress=False,
-            )
-        )
+        report[name] = [entry["loss"] for entry in run.log]
     if processes().is_main_process:
-        (folder / f"{job}.json").write_text(json.dumps(found))
-
-
-def losses(done) -> list[float]:
-    return [entry["loss"] for entry in done.log]
+        (folder / "report.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +27,7 @@ from helpers.profiles import PROFILES
 from helpers.sft import RunError, train_student
 
 SMALL = "mini-qwen3-small"
+NUMBERS = count()
 
 
 class FullCache:
@@ -51,65 +52,87 @@ class FullCache:
         assert len(rows) == len(self.rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def teacher():
     return tiny.teacher()
 
 
-@pytest.fixture
-def profile(tmp_path):
-    return tiny.pair(tmp_path, learning_rate=1e-3)
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    return tiny.pair(tmp_path_factory.mktemp("logit"), learning_rate=1e-3)
 
 
-def train(profile, teacher, objective, *, run, cache=None):
+def train(profile, teacher, objective, cache=None, run=None):
     """Losses of a short run on twelve traces."""
     done = distill_student(
         Lesson(tiny.traces(12), teacher, objective, cache),
         profile=profile,
-        run=run,
+        run=run or f"run{next(NUMBERS)}",
         epochs=1,
         progress=False,
     )
     return [entry["loss"] for entry in done.log]
 
 
-def make_rows(teacher):
-    return pair_rows(
-        tiny.traces(12),
-        tiny.tokenizer(SMALL),
-        teacher.tokenizer,
-        max_length=512,
+@pytest.fixture(scope="module")
+def usual(profile, teacher):
+    """The losses of the default objective; the teacher stays as it was."""
+    before = [p.detach().clone() for p in teacher.model.parameters()]
+    losses = train(profile, teacher, Objective(), run="usual")
+    after = list(teacher.model.parameters())
+    assert all(map(torch.equal, before, after))
+    assert all(p.grad is None for p in after)
+    return losses
+
+
+def make_rows(teacher, traces=12, max_length=512):
+    own = tiny.tokenizer(SMALL)
+    pair = own, teacher.tokenizer
+    return pair_rows(tiny.traces(traces), *pair, max_length=max_length)
+
+
+def make_cache(teacher, traces, folder, **options):
+    own = tiny.tokenizer(SMALL)
+    return write_cache(traces, teacher, folder, tokenizer=own, **options)
+
+
+@pytest.mark.parametrize("name", ["mini", "full"])
+def test_pair_profile_is_the_one_tokenizer_pair_in_smaller_batches(name):
+    before = PROFILES[name]
+    pair = pair_profile(before)
+    assert pair.teacher == before.kd_teacher
+    assert pair.student == before.kd_student
+    assert pair.batch_size == before.kd_batch_size
+    assert pair.batch_size * pair.gradient_accumulation == (
+        before.batch_size * before.gradient_accumulation
     )
-
-
-def test_pair_profile_takes_the_one_tokenizer_pair():
-    pair = pair_profile(PROFILES["mini"])
-    assert pair.teacher.endswith("mini-qwen3")
-    assert pair.student.endswith("mini-qwen3-small")
 
 
 def test_accumulated_steps_equal_one_large_batch(profile, teacher):
     whole = replace(profile, batch_size=4, gradient_accumulation=1)
     parts = replace(profile, batch_size=1, gradient_accumulation=4)
-    one = train(whole, teacher, Objective(soft=0.7), run="whole")
-    four = train(parts, teacher, Objective(soft=0.7), run="parts")
+    one = train(whole, teacher, Objective(soft=0.7))
+    four = train(parts, teacher, Objective(soft=0.7))
     assert one == pytest.approx(four, abs=1e-5)
     assert one[-1] < one[0]
 
 
-def test_chunked_steps_equal_whole_ones(profile, teacher):
-    whole = train(profile, teacher, Objective(temperature=2.0), run="whole")
-    chunked = train(
-        profile, teacher, Objective(temperature=2.0, chunk=7), run="chunked"
+def test_chunked_steps_equal_whole_ones(profile, teacher, usual):
+    asked_by_profile = replace(profile, kd_chunk=7)
+    assert train(asked_by_profile, teacher, Objective()) == (
+        pytest.approx(usual, abs=1e-5)
     )
+    warm = Objective(temperature=2.0)
+    whole = train(profile, teacher, warm)
+    chunked = train(profile, teacher, replace(warm, chunk=7))
     assert whole == pytest.approx(chunked, abs=1e-5)
 
 
 def test_chunked_steps_in_bfloat16(profile, teacher):
     """Autocast returns float32 states, the head stays in bfloat16."""
     half = replace(profile, dtype="bfloat16")
-    whole = train(half, teacher, Objective(), run="whole")
-    chunked = train(half, teacher, Objective(chunk=7), run="chunked")
+    whole = train(half, teacher, Objective())
+    chunked = train(half, teacher, Objective(chunk=7))
     assert whole == pytest.approx(chunked, rel=0.02)
 
 
@@ -126,44 +149,20 @@ def test_chunked_only_where_it_is_possible(objective, chunk):
     assert objective.chunked(64).chunk == chunk
 
 
-def test_profile_can_ask_for_chunks_and_small_batches(profile, teacher):
-    whole = train(profile, teacher, Objective(), run="whole")
-    spared = replace(profile, kd_chunk=7)
-    assert train(spared, teacher, Objective(), run="spared") == (
-        pytest.approx(whole, abs=1e-5)
-    )
-    pair = pair_profile(PROFILES["full"])
-    before = PROFILES["full"]
-    assert pair.batch_size == 1
-    assert pair.batch_size * pair.gradient_accumulation == (
-        before.batch_size * before.gradient_accumulation
-    )
-
-
 def test_full_cache_equals_the_teacher_in_memory(profile, teacher):
     cache = FullCache(teacher, make_rows(teacher))
     absent = replace(teacher, model=None)
-    online = train(profile, teacher, Objective(soft=0.5), run="online")
-    cached = train(
-        profile, absent, Objective(soft=0.5), run="cached", cache=cache
-    )
+    online = train(profile, teacher, Objective(soft=0.5))
+    cached = train(profile, absent, Objective(soft=0.5), cache)
     assert online == pytest.approx(cached, abs=1e-5)
 
 
 def test_without_soft_targets_it_is_plain_sft(profile, teacher):
     plain = train_student(
-        tiny.traces(12), profile=profile, run="sft", epochs=1, progress=False
+        tiny.traces(12), profile=profile, epochs=1, progress=False
     )
-    hard = train(profile, teacher, Objective(soft=0.0), run="hard")
+    hard = train(profile, teacher, Objective(soft=0.0))
     assert hard == pytest.approx([e["loss"] for e in plain.log], abs=1e-4)
-
-
-def test_teacher_never_changes(profile, teacher):
-    before = [p.detach().clone() for p in teacher.model.parameters()]
-    train(profile, teacher, Objective(), run="frozen")
-    after = list(teacher.model.parameters())
-    assert all(map(torch.equal, before, after))
-    assert all(p.grad is None for p in after)
 
 
 def test_soft_targets_start_where_the_template_ends(teacher):
@@ -188,61 +187,35 @@ def test_collator_keeps_padding_out(teacher):
     assert (batch["labels"][:, 1:][padded] == -100).all()
 
 
-def test_padded_logits_do_not_count(profile, teacher):
+def test_padded_logits_do_not_count(profile, teacher, usual):
     """Rows of the vocabulary without a token change nothing."""
     altered = load_teacher(PROFILES["mini"], profile.teacher)
-    with torch.no_grad():
-        size = len(teacher.tokenizer)
-        altered.model.lm_head.weight = torch.nn.Parameter(
-            altered.model.lm_head.weight.clone()
-        )
-        altered.model.lm_head.weight[size:] = 9.0
-    usual = train(profile, teacher, Objective(), run="usual")
-    changed = train(profile, altered, Objective(), run="changed")
+    weight = altered.model.lm_head.weight.detach().clone()
+    weight[len(teacher.tokenizer) :] = 9.0
+    altered.model.lm_head.weight = torch.nn.Parameter(weight)
+    changed = train(profile, altered, Objective())
     assert usual == pytest.approx(changed, abs=1e-6)
 
 
-def test_other_tokenizer_is_refused_with_both_sizes(profile, teacher):
-    gemma = replace(teacher, tokenizer=tiny.tokenizer(tiny.STUDENT))
-    with pytest.raises(ValueError, match="chat template|tokenizers differ"):
-        train(profile, gemma, Objective(), run="gemma")
-
-
-def test_other_objective_is_not_resumed(profile, teacher):
-    train(profile, teacher, Objective(), run="one")
-    with pytest.raises(RunError, match="objective"):
-        train(profile, teacher, Objective(temperature=3.0), run="one")
-
-
-def test_pair_rows_drops_what_is_too_long(teacher, capsys):
-    traces = tiny.traces(6)
-    own = teacher.tokenizer
-    asked = partial(pair_rows, traces, own, own)
-    sizes = [len(row["input_ids"]) for row in asked(max_length=999)]
-    limit = sorted(sizes)[3]
-    rows = asked(max_length=limit)
-    kept = [size for size in sizes if size <= limit]
-    assert [len(row["input_ids"]) for row in rows] == kept
-    assert list(rows["row"]) == list(range(len(kept)))
-    said = f"{6 - len(kept)} traces longer than {limit} dropped"
-    assert said in capsys.readouterr().out
-
-
-def test_long_rows_are_dropped_alike_with_a_cache(profile, teacher, tmp_path):
+def test_long_rows_are_dropped_alike_with_a_cache(
+    profile, teacher, tmp_path, capsys
+):
     """The other rows stay beside their own targets."""
-    sizes = sorted(len(row["input_ids"]) for row in make_rows(teacher))
-    short = replace(profile, max_length=sizes[8])
-    online = train(short, teacher, Objective(), run="online")
-    cache = write_cache(
-        tiny.traces(12),
-        teacher,
-        tmp_path / "cache",
-        tokenizer=tiny.tokenizer(SMALL),
-        k=len(teacher.tokenizer),
-        max_length=short.max_length,
-    )
-    assert len(cache) < 12
-    cached = train(short, teacher, Objective(), run="cached", cache=cache)
+    sizes = [len(row["input_ids"]) for row in make_rows(teacher)]
+    limit = sorted(sizes)[8]
+    rows = make_rows(teacher, max_length=limit)
+    assert [len(row["input_ids"]) for row in rows] == [
+        size for size in sizes if size <= limit
+    ]
+    assert list(rows["row"]) == list(range(len(rows)))
+    said = f"{12 - len(rows)} traces longer than {limit} dropped"
+    assert said in capsys.readouterr().out
+    short = replace(profile, max_length=limit)
+    online = train(short, teacher, Objective())
+    whole = {"k": len(teacher.tokenizer), "max_length": limit}
+    cache = make_cache(teacher, tiny.traces(12), tmp_path, **whole)
+    assert len(cache) == len(rows) < 12
+    cached = train(short, teacher, Objective(), cache)
     assert cached == pytest.approx(online, abs=2e-3)
 
 
@@ -283,32 +256,43 @@ def test_cache_that_cannot_serve_the_objective_is_refused(
 
 
 def test_cache_of_other_rows_is_refused(profile, teacher, tmp_path):
-    cache = write_cache(
-        tiny.traces(12)[::-1],
-        teacher,
-        tmp_path / "cache",
-        tokenizer=tiny.tokenizer(SMALL),
-        k=4,
-        max_length=profile.max_length,
-    )
+    backwards = tiny.traces(12)[::-1]
+    sizes = {"k": 4, "max_length": profile.max_length}
+    cache = make_cache(teacher, backwards, tmp_path, **sizes)
     with pytest.raises(CourseError, match="rows"):
-        train(profile, teacher, Objective(), run="other", cache=cache)
+        train(profile, teacher, Objective(), cache)
+
+
+@pytest.mark.parametrize("pair", [(1, 9), (-1, 1)])
+def test_layers_that_are_not_there_are_refused(profile, teacher, pair):
+    objective = Objective(features=FeatureTerm((pair,)))
+    with pytest.raises(CourseError, match="has no layer (9|-1)"):
+        train(profile, teacher, objective)
+
+
+def test_other_tokenizer_is_refused(profile, teacher):
+    gemma = replace(teacher, tokenizer=tiny.tokenizer(tiny.STUDENT))
+    with pytest.raises(CourseError, match="tokenizers differ"):
+        train(profile, gemma, Objective())
+
+
+def test_other_objective_is_not_resumed(profile, teacher, usual):
+    with pytest.raises(RunError, match="objective"):
+        train(profile, teacher, Objective(temperature=3.0), run="usual")
 
 
 # --- the trainer ---
 
 
-def first_loss(profile, teacher, objective):
-    """Of the first batch of an untrained student."""
+def trainer_of(profile, teacher, objective):
+    """Of an untrained student, on four traces."""
     student = add_lora(load_student(profile), rank=2)
-    trainer = pair_trainer(
-        tiny.traces(4),
-        student,
-        teacher,
-        profile=profile,
-        objective=objective,
-        epochs=1,
-    )
+    options = {"profile": profile, "objective": objective, "epochs": 1}
+    return pair_trainer(tiny.traces(4), student, teacher, **options)
+
+
+def first_loss(*arguments):
+    trainer = trainer_of(*arguments)
     batch = next(iter(trainer.get_train_dataloader()))
     return trainer.compute_loss(trainer.model, batch).item()
 
@@ -319,7 +303,7 @@ def test_chunked_loss_never_calls_the_final_norm(
     """Unsloth on a GPU reads that module's weight instead."""
     from transformers.models.qwen3 import modeling_qwen3
 
-    usual = first_loss(profile, teacher, Objective(chunk=7))
+    before = first_loss(profile, teacher, Objective(chunk=7))
     call = torch.nn.Module.__call__
 
     def bypass(self, *args, **options):
@@ -329,7 +313,7 @@ def test_chunked_loss_never_calls_the_final_norm(
 
     monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "__call__", bypass)
     again = first_loss(profile, teacher, Objective(chunk=7))
-    assert again == pytest.approx(usual, abs=1e-6)
+    assert again == pytest.approx(before, abs=1e-6)
 
 
 @pytest.mark.parametrize("field", ["bias", "softcap"])
@@ -340,10 +324,10 @@ def test_chunked_loss_keeps_what_a_head_does(profile, teacher, field):
     torch.manual_seed(1)
     if field == "softcap":
         altered.model.config.final_logit_softcapping = 3.0
-        own = altered.model.forward
+        forward = altered.model.forward
 
         def capped(*args, **options):
-            out = own(*args, **options)
+            out = forward(*args, **options)
             out.logits = 3.0 * torch.tanh(out.logits / 3.0)
             return out
 
@@ -359,14 +343,7 @@ def test_chunked_loss_keeps_what_a_head_does(profile, teacher, field):
 
 def test_projectors_are_clipped(profile, teacher):
     term = FeatureTerm("even", 1000.0, "cosine")
-    trainer = pair_trainer(
-        tiny.traces(4),
-        add_lora(load_student(profile), rank=2),
-        teacher,
-        profile=profile,
-        objective=Objective(features=term),
-        epochs=1,
-    )
+    trainer = trainer_of(profile, teacher, Objective(features=term))
     norms = []
 
     def look(*_):

@@ -16,9 +16,7 @@ from helpers.distill import (
     distill_student,
 )
 from helpers.features import FeatureTerm
-from helpers.losses import LossError
 from helpers.models import load_teacher
-from helpers.sft import RunError
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
@@ -35,12 +33,10 @@ def teacher():
     return tiny.teacher()
 
 
-def train(profile, teacher, term, run, *, epochs=1, student=None, **lesson):
-    options = {"soft": 0.0, "cache": None} | lesson
-    cache = options.pop("cache")
-    objective = Objective(features=term, **options)
+def train(profile, teacher, term, run, *, epochs=1, student=None, **options):
+    objective = Objective(features=term, **{"soft": 0.0} | options)
     return distill_student(
-        Lesson(tiny.traces(12), teacher, objective, cache),
+        Lesson(tiny.traces(12), teacher, objective),
         profile=profile,
         run=run,
         epochs=epochs,
@@ -131,18 +127,3 @@ def test_full_fine_tuning_changes_and_saves_the_whole_model(profile, teacher):
         ours = student.model.eval()(input_ids=IDS).logits
         theirs = again.model(input_ids=IDS).logits
     assert torch.equal(ours, theirs)
-
-
-@pytest.mark.parametrize(
-    "pair, match",
-    [((1, 9), "teacher has no layer 9"), ((-1, 1), "student has no layer -1")],
-)
-def test_layers_that_are_not_there_are_refused(profile, teacher, pair, match):
-    with pytest.raises(LossError, match=match):
-        train(profile, teacher, FeatureTerm((pair,)), f"layers{pair}")
-
-
-def test_features_need_the_teacher_in_memory(profile, teacher):
-    gone = replace(teacher, model=None)
-    with pytest.raises(RunError, match="teacher in memory"):
-        train(profile, gone, FeatureTerm("even"), "cached", cache=object())

@@ -25,36 +25,47 @@ WORKER = str(Path(__file__).with_name("parallel_worker.py"))
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
-def run(job: str, folder: Path, *, processes: int, batch: int) -> list:
-    """A job in one or more processes; what the first one reports."""
-    folder.mkdir(exist_ok=True)
-    launch = [*LAUNCH, str(processes)]
+def run(folder: Path, *, processes: int, batch: int) -> dict:
+    """All jobs in one or more processes; what the first one reports."""
+    launch = [*LAUNCH, str(processes)] if processes > 1 else []
+    folder.mkdir()
     done = subprocess.run(
-        [
-            sys.executable,
-            *(launch if processes > 1 else []),
-            *(WORKER, job, str(folder), str(batch)),
-        ],
+        [sys.executable, *launch, WORKER, str(folder), str(batch)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / f"{job}.json").read_text())
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The folder of two processes, their report, and that of one process."""
+    folder = tmp_path_factory.mktemp("parallel")
+    two = run(folder / "two", processes=2, batch=2)
+    return folder / "two", two, run(folder / "one", processes=1, batch=4)
 
 
 @needs_gloo
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["sft", "logit", "features"])
-def test_two_processes_train_as_one_with_the_same_global_batch(job, tmp_path):
-    one = run(job, tmp_path / "one", processes=1, batch=4)
-    two = run(job, tmp_path / "two", processes=2, batch=2)
-    assert one == pytest.approx(two, abs=1e-3)
-    assert one[-1] < one[0]
-    name = "sft" if job == "sft" else "logit"
-    left = sorted(path.name for path in (tmp_path / "two" / name).iterdir())
+def test_two_processes_train_as_one_with_the_same_global_batch(job, reports):
+    folder, two, one = reports
+    assert one[job] == pytest.approx(two[job], abs=1e-3)
+    assert one[job][-1] < one[job][0]
+    left = sorted(path.name for path in (folder / job).iterdir())
     assert left == ["epoch_1", "epoch_2", "final", "log.json", "run.json"]
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_two_processes_share_the_problems_and_merge(reports):
+    folder, two, one = reports
+    problems = [problem["id"] for problem in tiny.problems(9)]
+    assert two["traces"] == two["again"] == one["traces"] == problems
+    assert [p.name for p in folder.glob("*.jsonl")] == ["traces.jsonl"]
 
 
 def test_open_run_refuses_a_sharded_model(tmp_path, monkeypatch):
@@ -65,52 +76,29 @@ def test_open_run_refuses_a_sharded_model(tmp_path, monkeypatch):
 
 
 def test_accelerate_reads_the_shipped_configuration():
-    from accelerate.commands.config.config_args import (
-        load_config_from_file,
-    )
-    from accelerate.commands.launch import (
-        _validate_launch_command,
-        launch_command_parser,
-    )
+    from accelerate.commands import launch
 
     path = str(DATA / "accelerate" / "ddp.yaml")
-    config = load_config_from_file(path)
-    assert config.distributed_type == "MULTI_GPU"
     line = ["--config_file", path, "-m", "helpers", "sft"]
-    args = launch_command_parser().parse_args(line)
-    found = _validate_launch_command(args)[0]
-    assert found.multi_gpu and found.num_processes == 2
-    assert found.mixed_precision == "bf16" and found.module
-    assert found.training_script_args == ["sft"]
+    args = launch.launch_command_parser().parse_args(line)
+    config = launch._validate_launch_command(args)[0]
+    assert config.multi_gpu and config.num_processes == 2
+    assert config.mixed_precision == "bf16" and config.module
+    assert config.training_script_args == ["sft"]
 
 
 def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
     """Warm-up and logging follow the global batch, not one process's."""
 
     def schedule(batch: int) -> tuple:
-        made = sft_config(
-            tiny.profile(tmp_path, batch_size=batch, epochs=10),
-            tmp_path,
-            rows=128,
-            seed=7,
-        )
-        return made.warmup_steps, made.logging_steps
+        profile = tiny.profile(tmp_path, batch_size=batch, epochs=10)
+        config = sft_config(profile, tmp_path, rows=128, seed=7)
+        return config.warmup_steps, config.logging_steps
 
     alone = schedule(4)
     two = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("helpers.trainer.processes", lambda: two)
     assert schedule(2) == alone == (16, 8)
-
-
-@needs_gloo
-@pytest.mark.slow
-def test_two_processes_share_the_problems_and_merge(tmp_path):
-    wanted = [problem["id"] for problem in tiny.problems(9)]
-    assert run("traces", tmp_path / "two", processes=2, batch=2) == wanted
-    left = [p.name for p in (tmp_path / "two").glob("*.jsonl")]
-    assert left == ["traces.jsonl"]
-    again = run("traces", tmp_path / "two", processes=2, batch=2)
-    assert again == wanted  # nothing is asked twice
 
 
 def shares(folder: Path) -> tuple[Path, list[dict]]:

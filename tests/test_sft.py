@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from helpers import CourseError, sft
-from helpers.models import add_lora, load_adapter, load_student
+from helpers.models import add_lora, load_adapter, load_student, save_adapter
 from helpers.sft import RunError, encode_traces, read_run, train_student
 from helpers.trainer import sft_config
 
@@ -20,7 +20,33 @@ EPOCHS, ROWS = 3, 12  # 3 steps an epoch
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing after it sft."""
+    """Stands for a kill: nothing after it runs."""
+
+
+def train(profile, rows=ROWS, **options):
+    traces = tiny.traces(rows)
+    return train_student(traces, profile=profile, progress=False, **options)
+
+
+def untrained(profile, rank):
+    return add_lora(load_student(profile), rank=rank)
+
+
+def logits(loaded) -> torch.Tensor:
+    """Of one fixed text: (1, tokens, vocab)."""
+    ids = torch.tensor([loaded.tokenizer("Mia has 12 pens.")["input_ids"]])
+    with torch.no_grad():
+        return loaded.model.eval()(input_ids=ids).logits.float()
+
+
+def checkpoint(run, name):
+    """The logits of an untrained student with a saved adapter."""
+    student = load_student(tiny.profile(run.folder))
+    return logits(load_adapter(student, run.folder / name))
+
+
+def record(run) -> dict:
+    return json.loads((run.folder / "run.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +55,11 @@ def finished(tmp_path_factory):
     profile = tiny.profile(
         tmp_path_factory.mktemp("sft"), epochs=EPOCHS, learning_rate=3e-2
     )
-    student = add_lora(load_student(profile), rank=4)
-    run = train_student(
-        tiny.traces(ROWS), profile=profile, student=student, progress=False
-    )
-    return profile, run, student
+    student = untrained(profile, rank=4)
+    return profile, train(profile, student=student), student
 
 
-def logits(model, tokenizer) -> torch.Tensor:
-    """Of one fixed text: (1, tokens, vocab)."""
-    ids = torch.tensor([tokenizer("Mia has 12 pens.")["input_ids"]])
-    model.eval()
-    with torch.no_grad():
-        return model(input_ids=ids.to(model.device)).logits.float()
-
-
-def test_train_student_loss_falls(finished):
+def test_train_student_loss_falls_and_each_epoch_is_saved(finished):
     _, run, _ = finished
     losses = [entry["loss"] for entry in run.log]
     assert run.steps == EPOCHS * 3
@@ -52,52 +67,23 @@ def test_train_student_loss_falls(finished):
     assert run.final_loss == losses[-1] < losses[0] - 0.4
     assert run.log[-1]["epoch"] == EPOCHS
     assert run.seconds > 0 and run.peak_memory_mb > 0
-
-
-def test_train_student_keeps_a_checkpoint_per_epoch_and_final(finished):
-    _, run, _ = finished
     names = {path.name for path in run.folder.iterdir() if path.is_dir()}
     assert names == {"epoch_1", "epoch_2", "epoch_3", "final"}
+    needed = {"adapter_model.safetensors", "adapter_config.json"}
+    needed |= {"tokenizer.json", "chat_template.jinja"}
     for name in names:
         files = {path.name for path in (run.folder / name).iterdir()}
-        assert {
-            "adapter_model.safetensors",
-            "adapter_config.json",
-            "tokenizer.json",
-            "chat_template.jinja",
-        } <= files
+        assert needed <= files
         assert not [f for f in files if f.endswith((".bin", ".pt", ".pth"))]
 
 
-def test_train_student_learns_an_answer_by_heart(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=20, learning_rate=3e-2)
-    answer = {"qwen3_answer": "7 7 7 7 7 7 7 7"}
-    rows = [{**trace, **answer} for trace in tiny.traces(4)]
-    run = train_student(rows, profile=profile, progress=False)
-    assert run.steps == 20
-    assert run.final_loss < 0.3 * run.log[0]["loss"]
-
-
-@pytest.mark.parametrize("name", ["final", "epoch_3"])
-def test_load_adapter_gives_the_trained_models_logits(finished, name):
+def test_load_adapter_gives_the_trained_models_logits(finished):
     profile, run, student = finished
-    trained = logits(student.model, student.tokenizer)
-    fresh = load_student(profile)
-    untrained = logits(fresh.model, fresh.tokenizer)
-    loaded = load_adapter(fresh, run.folder / name)
-    assert not loaded.model.training
-    again = logits(loaded.model, loaded.tokenizer)
-    assert torch.allclose(again, trained, atol=1e-4)
-    assert (untrained - trained).abs().max() > 0.1
-
-
-def test_train_student_epochs_differ(finished):
-    profile, run, _ = finished
-    first = load_adapter(load_student(profile), run.folder / "epoch_1")
-    last = load_adapter(load_student(profile), run.folder / "final")
-    a = logits(first.model, first.tokenizer)
-    b = logits(last.model, last.tokenizer)
-    assert (a - b).abs().max() > 0.05
+    trained = logits(student)
+    for name in ("final", "epoch_3"):
+        assert torch.allclose(checkpoint(run, name), trained, atol=1e-4)
+    for other in (checkpoint(run, "epoch_1"), logits(load_student(profile))):
+        assert (other - trained).abs().max() > 0.05
 
 
 def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
@@ -128,16 +114,9 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     """4 bits, through Unsloth; killed inside and at the end of an epoch."""
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
-
-    def train():
-        return train_student(
-            tiny.traces(ROWS), profile=profile, progress=False
-        )
-
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         watch(patch, stop=step)
-        with pytest.raises(Killed):
-            train()
+        train(profile)
     folder = tmp_path / "sft"
     assert not (folder / "final").exists()
     half = folder / "resume" / "checkpoint-9"  # a kill while it was saved
@@ -146,20 +125,17 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     torch.manual_seed(999)
     random.seed(999)
     begun = watch(monkeypatch)
-    resumed = train()
+    resumed = train(profile)
     assert begun == list(range(step // 3 * 3, 9))  # not from the start
     assert resumed.steps == whole.steps
-    assert resumed.final_loss == pytest.approx(whole.final_loss, abs=1e-4)
     for now, then in zip(resumed.log, whole.log, strict=True):
         assert now["loss"] == pytest.approx(then["loss"], abs=1e-4)
         assert now["learning_rate"] == then["learning_rate"]
     assert {p.name for p in folder.iterdir()} == {
         p.name for p in whole.folder.iterdir()
     }
-    a = load_adapter(load_student(profile), whole.folder / "final")
-    b = load_adapter(load_student(profile), resumed.folder / "final")
-    difference = logits(a.model, a.tokenizer) - logits(b.model, b.tokenizer)
-    assert difference.abs().max() < 1e-4
+    a, b = checkpoint(whole, "final"), checkpoint(resumed, "final")
+    assert (a - b).abs().max() < 1e-4
 
 
 def test_train_student_killed_before_the_log_is_finished_again(
@@ -168,19 +144,13 @@ def test_train_student_killed_before_the_log_is_finished_again(
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
 
-    def train():
-        return train_student(
-            tiny.traces(ROWS), profile=profile, progress=False
-        )
-
-    def die(*_, **__):
+    def die(*_):
         raise Killed
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(sft, "finish_run", die)
-        with pytest.raises(Killed):
-            train()
-    resumed = train()
+        train(profile)
+    resumed = train(profile)
     assert resumed.final_loss == pytest.approx(whole.final_loss, abs=1e-4)
     assert resumed.steps == whole.steps
 
@@ -188,42 +158,37 @@ def test_train_student_killed_before_the_log_is_finished_again(
 def test_train_student_finished_run_is_read_back(finished, monkeypatch):
     profile, run, _ = finished
     monkeypatch.setattr(sft, "load_student", None)  # would raise
-    again = train_student(tiny.traces(ROWS), profile=profile)
-    assert again == run == read_run(run.folder)
+    assert train(profile) == run == read_run(run.folder)
 
 
-def test_train_student_refuses_other_settings(finished):
-    profile, run, _ = finished
-    before = (run.folder / "run.json").read_bytes()
-    other = tiny.traces(ROWS)
-    other[3] = {**other[3], "qwen3_answer": "<think>\n1\n</think>\n\n1"}
-    for options, named in (
-        ({"profile": replace(profile, rank=8)}, "rank"),
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rank": 8}, "rank"),
         ({"epochs": 4}, "epochs"),
-        ({"seed": 8}, "seed"),
-        ({"profile": replace(profile, learning_rate=1e-5)}, "learning_rate"),
-        ({"profile": replace(profile, load_in_4bit=False)}, "load_in_4bit"),
-        ({"traces": other}, "traces_sha256"),
-    ):
-        arguments = {
-            "traces": tiny.traces(ROWS),
-            "profile": profile,
-            **options,
-        }
-        with pytest.raises(RunError, match="sft holds a run.*overwrite") as e:
-            train_student(**arguments)
-        assert repr(named) in str(e.value)
-    assert (run.folder / "run.json").read_bytes() == before
+        ({"learning_rate": 1e-5}, "learning_rate"),
+        ({"load_in_4bit": False}, "load_in_4bit"),
+        ({}, "seed"),
+        ({}, "traces_sha256"),
+    ],
+)
+def test_train_student_refuses_other_settings(finished, changes, named):
+    profile, run, _ = finished
+    before = record(run)
+    traces = tiny.traces(ROWS)
+    if named == "traces_sha256":
+        traces[3] = {**traces[3], "qwen3_answer": "<think>\n1\n</think>\n\n1"}
+    seed = 8 if named == "seed" else 7
+    changed = replace(profile, **changes)
+    with pytest.raises(RunError, match=f"'{named}'.*overwrite"):
+        train_student(traces, profile=changed, seed=seed)
+    assert record(run) == before
 
 
 def test_run_json_records_the_rank_of_the_adapters_given(tmp_path):
     profile = tiny.profile(tmp_path, epochs=1)
-    student = add_lora(load_student(profile), rank=2)
-    run = train_student(
-        tiny.traces(4), profile=profile, student=student, progress=False
-    )
-    record = json.loads((run.folder / "run.json").read_text())
-    assert (record["rank"], profile.rank) == (2, 4)
+    run = train(profile, rows=4, student=untrained(profile, rank=2))
+    assert (record(run)["rank"], profile.rank) == (2, 4)
 
 
 def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
@@ -236,99 +201,61 @@ def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
         options["args"].weight_decay = 0.01
         usual(self, *args, **options)
 
-    def train():
-        profile = tiny.profile(tmp_path, epochs=1)
-        return train_student(tiny.traces(4), profile=profile, progress=False)
-
+    profile = tiny.profile(tmp_path, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(trl.SFTTrainer, "__init__", meddle)
-        run = train()
-    record = json.loads((run.folder / "run.json").read_text())
-    assert record["library_changed"]["weight_decay"] == [0.0, 0.01]
-    assert train() == run
+        run = train(profile, rows=4)
+    assert record(run)["library_changed"]["weight_decay"] == [0.0, 0.01]
+    assert train(profile, rows=4) == run
 
 
 def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
     profile = tiny.profile(tmp_path, epochs=1)
-    student = add_lora(load_student(profile), rank=2)
+    student = untrained(profile, rank=2)
     for name, weight in student.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.constant_(weight, float("nan"))
     with pytest.raises(RunError, match="loss is nan at step 1"):
-        train_student(
-            tiny.traces(8), profile=profile, student=student, progress=False
-        )
+        train(profile, rows=8, student=student)
 
 
-def test_train_student_overwrite_starts_again(finished, tmp_path):
-    profile = replace(finished[0], name=str(tmp_path), epochs=1)
-    first = train_student(tiny.traces(4), profile=profile, progress=False)
+def test_train_student_overwrite_starts_again(tmp_path):
+    profile = tiny.profile(tmp_path, epochs=1)
+    first = train(profile, rows=4)
     (first.folder / "left.txt").touch()
-    second = train_student(
-        tiny.traces(8), profile=profile, overwrite=True, progress=False
-    )
+    second = train(profile, rows=8, overwrite=True)
     assert (first.steps, second.steps) == (1, 2)
     assert not (second.folder / "left.txt").exists()
 
 
-def test_encode_traces_drops_and_counts_what_is_too_long():
+def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):
     tokenizer = tiny.tokenizer("mini-gemma3")
     rows, dropped = encode_traces(tiny.traces(8), tokenizer, max_length=320)
     assert (len(rows), dropped) == (8, 0)
-    lengths = sorted(len(row["input_ids"]) for row in rows)
-    limit = lengths[4]
-    kept, dropped = encode_traces(tiny.traces(8), tokenizer, max_length=limit)
-    assert len(kept) + dropped == 8 and dropped >= 1
-    assert max(len(row["input_ids"]) for row in kept) == limit
-    whole = {tuple(row["input_ids"]) for row in rows}
-    assert all(tuple(row["input_ids"]) in whole for row in kept)
-
-
-def test_train_student_says_how_many_rows_were_dropped(tmp_path, capsys):
-    tokenizer = tiny.tokenizer("mini-gemma3")
-    rows, _ = encode_traces(tiny.traces(8), tokenizer, max_length=320)
     limit = sorted(len(row["input_ids"]) for row in rows)[4]
+    short, dropped = encode_traces(tiny.traces(8), tokenizer, max_length=limit)
+    fitting = [row for row in rows if len(row["input_ids"]) <= limit]
+    assert short.to_list() == fitting and dropped == 8 - len(fitting) > 0
     profile = tiny.profile(tmp_path, epochs=1, max_length=limit)
-    run = train_student(tiny.traces(8), profile=profile, progress=False)
+    run = train(profile, rows=8)
     text = capsys.readouterr().out
-    assert f"traces longer than {limit} dropped" in text
+    assert f"{dropped} traces longer than {limit} dropped" in text
     assert run.steps == 2
+    with pytest.raises(CourseError, match="8 were longer than 9.*MAX_LENGTH"):
+        encode_traces(tiny.traces(8), tokenizer, max_length=9)
 
 
-def test_encode_traces_refuses_when_nothing_is_left():
-    tokenizer = tiny.tokenizer("mini-gemma3")
-    with pytest.raises(CourseError, match="4 were longer than 9.*MAX_LENGTH"):
-        encode_traces(tiny.traces(4), tokenizer, max_length=9)
-    with pytest.raises(CourseError, match="no trace is left"):
-        encode_traces([], tokenizer, max_length=9)
-
-
-def test_sft_config_is_one_schedule_and_nothing_is_cut(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=4, gradient_accumulation=2)
+def test_build_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
+    profile = tiny.profile(tmp_path, gradient_accumulation=2, epochs=4)
     config = sft_config(profile, tmp_path, rows=100, seed=7)
     assert config.num_train_epochs == 4
     assert config.max_length is None and not config.packing
     assert config.warmup_steps == 13 * 4 // 20
-    assert str(config.save_strategy.value) == "epoch"
-
-
-def test_build_trainer_keeps_adapters_in_float32(tmp_path):
-    profile = tiny.profile(tmp_path)
-    student = add_lora(load_student(profile), rank=2)
-    rows, _ = encode_traces(tiny.traces(4), student.tokenizer, max_length=320)
-    trainer = sft.build_trainer(
-        student,
-        rows,
-        tmp_path / "run",
-        profile=profile,
-        epochs=1,
-        seed=7,
-        progress=False,
-    )
+    lesson = sft.TextLesson(tiny.traces(4))
+    trainer = lesson.trainer(untrained(profile, rank=2), profile=profile)
     kinds = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}
-    assert trainer.args.bf16 is False
-    assert trainer.args.gradient_checkpointing is False
+    assert not trainer.args.bf16 and not trainer.args.gradient_checkpointing
 
 
 # --- the folder of a run -----------------------------------------------------
@@ -338,8 +265,6 @@ def test_build_trainer_keeps_adapters_in_float32(tmp_path):
 def test_run_folder_stays_inside(tmp_path, name):
     profile = tiny.profile(tmp_path / "here")
     with pytest.raises(RunError, match="plain name"):
-        sft.run_folder(profile, name)
-    with pytest.raises(RunError):
         train_student([], profile=profile, run=name, overwrite=True)
 
 
@@ -372,5 +297,5 @@ def test_save_adapter_leaves_the_old_one_when_it_fails(tmp_path):
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        sft.save_adapter(Broken(), Broken(), folder)
+        save_adapter(Broken(), Broken(), folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"old"
