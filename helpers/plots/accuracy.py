@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+import helpers.plots.style as style
 from helpers.evaluate import wilson_interval
-from helpers.plots import style
 from helpers.plots.style import REFERENCE, TEACHER, figure  # noqa: F401
 from helpers.widgets.token_strip import token_strip_html  # noqa: F401
 

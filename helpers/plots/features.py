@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from helpers.plots import style
+import helpers.plots.style as style
 
 Pairs = Sequence[tuple[int, int]]  # of helpers.features
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.plots import style
+import helpers.plots.style as style
 from helpers.plots.accuracy import intervals
 from helpers.rebuild.arms import Group
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from helpers.plots import style
+import helpers.plots.style as style
 from helpers.rebuild.memory_points import Measured
 from helpers.scale.planner import GIB, Plan
 

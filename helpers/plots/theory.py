@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from helpers.plots import style
+import helpers.plots.style as style
 
 _TOPS = (0.25, 0.5)  # of the axis of probabilities; it moves in steps, up to 1
 

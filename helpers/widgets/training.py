@@ -11,8 +11,8 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+import helpers.plots.style as style
 from helpers.models import PROJECTIONS
-from helpers.plots import style
 from helpers.plots.accuracy import intervals
 from helpers.profiles import Profile
 from helpers.widgets.explorer import Explorer
