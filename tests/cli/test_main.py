@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ import pytest
 import helpers
 from helpers import CourseError
 from helpers import __main__ as entry
-from helpers.cli.commands import COMMANDS, Command, command_parser
+from helpers.cli.commands import COMMANDS, Command
 from helpers.profiles import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,15 +102,17 @@ def command(monkeypatch):
     return install
 
 
-def test_main_sets_profile_and_seed_before_the_command_starts(command):
-    def look(options):
-        assert os.environ["DISTILL_PROFILE"] == "laptop"
-        assert os.environ["DISTILL_SEED"] == "11"
-        assert options == ["--profile", "laptop", "--seed=11"]
-        return 5
-
-    command(look)
-    assert entry.main(["x", "--profile", "laptop", "--seed=11"]) == 5
+def test_main_sets_profile_and_seed_before_the_command_starts(
+    command, monkeypatch, capsys
+):
+    names = "DISTILL_PROFILE", "DISTILL_SEED"
+    command(lambda options: [*options, *(os.environ[n] for n in names)])
+    options = ["--profile", "laptop", "--seed=11"]
+    assert entry.main(["x", *options]) == [*options, "laptop", "11"]
+    monkeypatch.setenv("DISTILL_SEED", "-1")
+    with pytest.raises(SystemExit):
+        entry.main(["x"])
+    assert "--seed: " in capsys.readouterr().err
 
 
 def test_main_suggests_the_command_that_was_meant(capsys):
@@ -123,21 +124,15 @@ def refuse(options):
     raise CourseError("DISTILL_RANK=-1: give at least 1.")
 
 
-def no_file(options):
-    Path("no-such-folder/file").read_text()
-
-
-def no_file_here(options):
-    with tempfile.TemporaryDirectory() as folder:
-        write_atomic(Path(folder), "text")  # there is a folder of that name
-
-
 @pytest.mark.parametrize(
     ("function", "part"),
     [
         (refuse, "DISTILL_RANK=-1: give at least 1."),
-        (no_file, "No such file or directory: no-such-folder"),
-        (no_file_here, "cannot write "),
+        (
+            lambda _: Path("no-such-folder/file").read_text(),
+            "No such file or directory: no-such-folder",
+        ),
+        (lambda _: write_atomic(ROOT / "tests", ""), "cannot write "),
     ],
 )
 def test_main_shows_a_deliberate_error_as_its_sentence(
@@ -189,13 +184,6 @@ def test_command_refuses_what_is_out_of_range(line, capsys):
     (reason,) = capsys.readouterr().err.splitlines()[-1:]
     assert reason.startswith(f"python3 -m helpers {name}: error: ")
     assert options[-2] in reason or "--write" in reason
-
-
-def test_seed_of_the_environment_meets_the_same_range(monkeypatch, capsys):
-    monkeypatch.setenv("DISTILL_SEED", "-1")
-    with pytest.raises(SystemExit):
-        command_parser("run", "").parse_args([])
-    assert "--seed: " in capsys.readouterr().err
 
 
 def test_select_profile_turns_the_hub_off_for_mini_alone(monkeypatch):
