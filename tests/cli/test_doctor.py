@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -89,11 +90,11 @@ def test_fit_checks_full_profile_fits_24_gb_by_the_plan(tmp_path):
 
 def test_model_checks_want_whole_weights_for_mini(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "MODELS", tmp_path)
-    for name, size in (("teacher", 200_000), ("student", 130)):
-        (tmp_path / name).mkdir()
-        weights = tmp_path / name / "model.safetensors"
-        weights.write_bytes(b"x" * size)  # 130 bytes are Git's stub
     teacher, student = str(tmp_path / "teacher"), str(tmp_path / "student")
+    for folder, size in ((teacher, 200_000), (student, 130)):
+        weights = Path(folder) / "model.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(b"x" * size)  # 130 bytes are Git's stub
     pair = {"kd_teacher": teacher, "kd_student": student}
     mini = replace(PROFILES["mini"], teacher=teacher, student=student, **pair)
     whole, stub = model_checks(mini)

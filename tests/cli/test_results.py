@@ -53,15 +53,6 @@ def test_readme_keeps_its_tables_where_there_are_no_results(readme):
     assert README.partition("x\n")[2] in readme.read_text("utf-8")
 
 
-def test_readme_without_markers_stays(readme):
-    write_result(RESULT)
-    text = README.replace("results:end", "end")
-    readme.write_text(text, "utf-8")
-    with pytest.raises(CourseError, match="<!-- results:start -->"):
-        command.main(["--readme"])
-    assert readme.read_text("utf-8") == text
-
-
 def test_readme_picture_wants_teacher_and_both_students(readme):
     picture = readme.parent / "results" / "overview.png"
     for arm in ("teacher", "student_before", "student_after"):

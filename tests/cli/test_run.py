@@ -163,14 +163,12 @@ def test_clean_notebook_shortens_private_folders(text, expected):
 def test_clean_notebook_drops_noise_and_keeps_large_pictures():
     picture = new_output("display_data", {"image/png": "A" * 10**6})
     view = new_output("display_data", {WIDGET: {"model_id": "1"}})
-    metadata = {"execution": {"t": "1"}, "tags": ["a"]}
-    cell = new_code_cell("x", metadata=metadata, outputs=[view, picture])
+    cell = new_code_cell("x", outputs=[view, picture])
     notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "k": 1})
     started = time.perf_counter()
     cleaned = clean_notebook(notebook)
     assert time.perf_counter() - started < 5  # a regex took minutes
     assert cleaned.metadata == {"k": 1}
-    assert cleaned.cells[0].metadata == {"tags": ["a"]}
     assert cleaned.cells[0].outputs == [picture]
 
 
