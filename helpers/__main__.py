@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import traceback
-from importlib import import_module
 
 from helpers import CourseError, select_profile
 from helpers.cli import environment
@@ -74,7 +73,7 @@ def start(name: str, options: list[str]) -> int:
     known, _ = common.parse_known_args(options)
     select_profile(known.profile)
     os.environ["DISTILL_SEED"] = str(known.seed)
-    return import_module(f"helpers.{command.module}").main(options)
+    return command.main(options)
 
 
 def sentence(error: CourseError | OSError) -> str:

@@ -7,7 +7,6 @@ import io
 import re
 import shlex
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 from helpers.cli.commands import COMMANDS
@@ -25,10 +24,9 @@ LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:href|src)=\"([^\"]+)\"")
 @cache
 def help_of(name: str) -> str:
     """What `python3 -m helpers NAME --help` prints."""
-    command = import_module(f"helpers.{COMMANDS[name].module}")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        command.main(["--help"])
+        COMMANDS[name].main(["--help"])
     return printed.getvalue()
 
 

@@ -5,33 +5,40 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from helpers import DEFAULT_SEED, PROFILE_NAMES, CourseError, current_profile
 
 
 class Command(NamedTuple):
-    """One sub-command: the module with its `main(argv) -> int`, its job."""
+    """One sub-command: where its `(argv) -> int` is defined, and its job."""
 
-    module: str
+    where: str  # module:function, below helpers
     summary: str
     bare: bool = False  # can it run before the environment exists?
 
+    def main(self, argv: list[str]) -> int:
+        """Run it; its exit status."""
+        return resolve_name(f"helpers.{self.where}")(argv)
+
 
 COMMANDS = {
-    "run": Command("cli.run", "execute the notebooks and show the results"),
-    "test": Command("cli.test", "check the style, then run every test"),
-    "lab": Command("cli.lab", "open the notebooks in JupyterLab"),
-    "doctor": Command("cli.doctor", "check this machine, with cures", True),
-    "traces": Command("cli.traces", "let the teacher answer the problems"),
-    "sft": Command("cli.train", "train the student on the traces"),
-    "distill": Command("cli.distill", "train and score one arm"),
-    "sweep": Command("cli.sweep", "train short runs at several settings"),
-    "evaluate": Command("cli.evaluate", "measure a model on the problems"),
-    "bench": Command("rebuild.bench", "measure memory and time"),
-    "results": Command("cli.results", "print the table of measured results"),
-    "hosted": Command("cli.hosted", "prepare for Colab and Kaggle", True),
-    "minilab": Command("rebuild.minilab", "rebuild the mini lab"),
+    "run": Command("cli.run:main", "execute the notebooks, show the results"),
+    "test": Command("cli.test:main", "check the style, then run every test"),
+    "lab": Command("cli.lab:main", "open the notebooks in JupyterLab"),
+    "doctor": Command(
+        "cli.doctor:main", "check this machine, with cures", True
+    ),
+    "traces": Command("cli.traces:main", "let the teacher answer problems"),
+    "sft": Command("cli.students:sft", "train the student on the traces"),
+    "distill": Command("cli.students:distill", "train and score one arm"),
+    "sweep": Command("cli.students:sweep", "train at several settings"),
+    "evaluate": Command("cli.students:score", "measure a model"),
+    "bench": Command("rebuild.bench:main", "measure memory and time"),
+    "results": Command("cli.results:main", "print the measured results"),
+    "hosted": Command("cli.hosted:main", "prepare for Colab and Kaggle", True),
+    "minilab": Command("rebuild.minilab:main", "rebuild the mini lab"),
 }
 
 
@@ -48,8 +55,7 @@ def command_parser(
     )
     parser.add_argument(
         "--profile",
-        type=profile_name,
-        metavar=f"{{{','.join(PROFILE_NAMES)}}}",
+        choices=PROFILE_NAMES,
         default=current_profile(),
         help="the size of models and data",
     )
@@ -65,16 +71,6 @@ def command_parser(
         help="show where an error was raised, not its sentence alone",
     )
     return parser
-
-
-def profile_name(text: str) -> str:
-    """A name from the command line or DISTILL_PROFILE, checked."""
-    if text in PROFILE_NAMES:
-        return text
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is none of {', '.join(PROFILE_NAMES)}; give one of these, "
-        "or unset DISTILL_PROFILE"
-    )
 
 
 def field(name: str) -> Callable[[str], Any]:

@@ -24,7 +24,6 @@ from helpers.profiles import MODELS, Profile, get_profile, revision_of
 from helpers.scale.planner import GIB, PROMPT, load_shape, plan_memory
 
 NEEDS = {"mini": (4, 1), "laptop": (16, 15), "full": (16, 30)}  # memory, disk
-BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 SPARE = 1.0  # GiB for the libraries and CUDA's own context
 INSTALL = f"`{sys.executable} -m pip install"
 GPU = """
@@ -71,13 +70,13 @@ def main(argv: list[str]) -> int:
 
 def all_checks(name: str) -> Iterator[Check]:
     """Yield the checks one by one, the quick ones first."""
-    yield from machine_checks(*NEEDS[name])
     try:
         profile = get_profile(name)
         ready = environment.find()
     except CourseError as error:
         yield Check("FAIL", "settings", str(error))  # which says the cure
         return
+    yield from machine_checks(*NEEDS[name])
     if ready is None:
         cure = "`python3 -m helpers run` makes it and then runs the course"
         yield Check("FAIL", "environment", "it is not made yet", cure)
@@ -98,9 +97,8 @@ def all_checks(name: str) -> Iterator[Check]:
     cure = f"{INSTALL} --force-reinstall bitsandbytes`"
     yield probe("4-bit", FOUR_BIT, cure)
     unsloth = probe("Unsloth", "import unsloth; print(unsloth.__version__)")
-    if unsloth.status == "FAIL":  # transformers + PEFT take its place
-        unsloth = unsloth._replace(status="INFO")
-    yield unsloth
+    missing = unsloth.status == "FAIL"  # transformers + PEFT take its place
+    yield unsloth._replace(status="INFO") if missing else unsloth
 
 
 def probe(name: str, code: str, cure: str = "") -> Check:
@@ -127,10 +125,15 @@ def machine_checks(memory: int, disk: int) -> Iterator[Check]:
 
 def fit_checks(profile: Profile, gib: float | None) -> Iterator[Check]:
     """Would each phase fit a GPU of `gib`? By the planner: estimated."""
-    bits = 4 if profile.load_in_4bit else BITS[profile.dtype]
-    taught = 4 if profile.teacher_in_4bit else BITS[profile.dtype]
-    length = PROMPT + profile.max_new_tokens
-    writing: dict[str, Any] = {"method": "generate", "length": length}
+    width = 32 if profile.dtype == "float32" else 16
+    bits = 4 if profile.load_in_4bit else width
+    taught = 4 if profile.teacher_in_4bit else width
+    asking: dict[str, Any] = {
+        "method": "generate",
+        "bits": bits,
+        "length": PROMPT + profile.max_new_tokens,
+    }
+    writing = asking | {"bits": taught}
     training: dict[str, Any] = {
         "bits": bits,
         "rank": profile.rank,
@@ -140,26 +143,21 @@ def fit_checks(profile: Profile, gib: float | None) -> Iterator[Check]:
     pair = training | {"method": "logit", "teacher_bits": taught}
     if profile.kd_chunk:
         pair |= {"method": "logit_chunked", "chunk": profile.kd_chunk}
-    for phase, model, setting, options in (
-        ("traces", "teacher", "generation_batch", writing | {"bits": taught}),
+    for phase, model, setting, plan in (
+        ("traces", "teacher", "generation_batch", writing),
         ("training", "student", "batch_size", training),
-        (
-            "evaluation",
-            "student",
-            "evaluation_batch",
-            writing | {"bits": bits},
-        ),
+        ("evaluation", "student", "evaluation_batch", asking),
         ("logits", "kd_student", "kd_batch_size", pair),
     ):
-        rows, shape = getattr(profile, setting), getattr(profile, model)
+        rows = getattr(profile, setting)
         try:
-            if phase == "logits":
-                options["teacher"] = load_shape(profile.kd_teacher)
-            plan = plan_memory(load_shape(shape), batch=rows, **options)
+            if plan is pair:
+                plan["teacher"] = load_shape(profile.kd_teacher)
+            shape = load_shape(getattr(profile, model))
+            needed = plan_memory(shape, batch=rows, **plan).total / GIB + SPARE
         except CourseError as error:
             yield Check("INFO", phase, str(error))
             continue
-        needed = plan.total / GIB + SPARE
         text = f"{needed:.1f} GiB of a GPU (estimated)"
         cure = f"a DISTILL_{setting.upper()} below {rows}; see notebook 10"
         status = "INFO" if gib is None else "OK" if needed <= gib else "FAIL"
@@ -191,11 +189,9 @@ def in_cache(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     where = partial(try_to_load_from_cache, name, revision=revision_of(name))
-    files = ["config.json", "tokenizer_config.json"]
     index = where("model.safetensors.index.json")
+    files = ["config.json", "tokenizer_config.json", "model.safetensors"]
     if isinstance(index, str):  # large weights come in several files
         shards = json.loads(Path(index).read_text("utf-8"))["weight_map"]
-        files += shards.values()
-    else:
-        files.append("model.safetensors")
-    return all(isinstance(where(file), str) for file in set(files))
+        files[2:] = set(shards.values())
+    return all(isinstance(where(file), str) for file in files)

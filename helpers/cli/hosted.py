@@ -18,8 +18,7 @@ from helpers.cli.environment import REPOSITORY, read_pip_list
 from helpers.profiles import write_atomic
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-TAG = "hosted"
-BEGIN, END = "<!-- hosted:start -->", "<!-- hosted:end -->"
+LINKS, FETCH = "hosted-links", "hosted"  # the ids of the two cells
 # The notebook server of a hosted machine is its own affair.
 THEIRS = {
     "ipykernel", "ipywidgets", "jupyterlab", "nbclient", "nbconvert",
@@ -59,25 +58,24 @@ def install(pins: list[str]) -> None:
 
 
 def prepare(path: Path, repository: str) -> None:
-    """Write, or renew, the links and the first cell of one notebook."""
-    page = f"github.com/{repository}/blob/main/notebooks/{path.name}"
-    colab = page.replace(
-        "github.com", "https://colab.research.google.com/github"
-    )
-    kaggle = f"https://kaggle.com/kernels/welcome?src=https://{page}"
+    """Write, or renew, the cell with the links and the one that fetches."""
+    page = f"{repository}/blob/main/notebooks/{path.name}"
+    colab = f"https://colab.research.google.com/github/{page}"
+    kaggle = "https://kaggle.com/kernels/welcome?src=https://github.com/"
     links = (
-        f"{BEGIN}Open in [Colab]({colab}) or on [Kaggle]({kaggle}); choose a "
-        f"machine with a GPU for `full`.{END}"
+        f"Open in [Colab]({colab}) or on [Kaggle]({kaggle}{page}); choose a "
+        "machine with a GPU for `full`."
     )
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    title, *rest = [c for c in notebook["cells"] if c["id"] != TAG]
-    text = re.sub(rf"\n\n{BEGIN}.*?{END}", "", "".join(title["source"]))
-    text = text.replace("\n", f"\n\n{links}\n", 1)  # below the heading
-    title["source"] = text.splitlines(keepends=True)
     source = CELL.format(repository=repository).splitlines(keepends=True)
-    first = {"cell_type": "code", "execution_count": None, "id": TAG}
-    first |= {"metadata": {"tags": [TAG]}, "outputs": [], "source": source}
-    notebook["cells"] = [title, first, *rest]
+    code = {"cell_type": "code", "execution_count": None, "outputs": []}
+    cells = [
+        {"cell_type": "markdown", "id": LINKS, "source": [links]},
+        {**code, "id": FETCH, "source": source},
+    ]
+    cells = [{**cell, "metadata": {"tags": [FETCH]}} for cell in cells]
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    others = [c for c in notebook["cells"] if c["id"] not in (LINKS, FETCH)]
+    notebook["cells"] = [others[0], *cells, *others[1:]]
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     write_atomic(path, text + "\n")
 

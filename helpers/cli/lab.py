@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -53,5 +52,4 @@ def write_settings(folder: Path) -> None:
     path = folder / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"fetchNews": "false", "checkForUpdates": False}
-        path.write_text(json.dumps(settings), encoding="utf-8")
+        path.write_text('{"fetchNews": "false", "checkForUpdates": false}')

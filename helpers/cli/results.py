@@ -35,14 +35,14 @@ def main(argv: list[str]) -> int:
     ]
     print(table_text(shown))
     if options.readme:
-        changed = update_readme(README)
+        update_readme(README)
         draw_overview()
-        print("README.md", "updated." if changed else "was up to date.")
+        print("README.md has this table.")
     return 0
 
 
-def update_readme(path: Path) -> bool:
-    """Write the tables between their markers; whether the file changed.
+def update_readme(path: Path) -> None:
+    """Write the tables between their markers.
 
     What is outside the markers never changes, nor does a table for which
     there are no results. Raises CourseError when there are none at all.
@@ -53,23 +53,20 @@ def update_readme(path: Path) -> bool:
             "is. Unset DISTILL_RESULTS_DIR, or measure: "
             "`python3 -m helpers run --in-place`"
         )
-    old = path.read_text("utf-8")
-    new = put_between(old, "results", table_markdown())
+    text = path.read_text("utf-8")
+    text = put_between(text, "results", table_markdown())
     groups = read_groups(results_directory() / "kd", arms=tuple(ARM_NAMES))
     if groups:
-        new = put_between(new, "kd", kd_table_markdown(groups))
-    if new != old:
-        write_atomic(path, new)
-    return new != old
+        text = put_between(text, "kd", kd_table_markdown(groups))
+    write_atomic(path, text)
 
 
 def put_between(text: str, name: str, table: str) -> str:
     """`text` with a table between the two markers of that name."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, opened, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not opened or not closed:
+    if start not in text or end not in text:
         raise CourseError(f"put the lines {start} and {end} into the README.")
+    before, after = text.split(start)[0], text.split(end)[1]
     return f"{before}{start}\n\n{table}\n\n{end}{after}"
 
 
@@ -78,12 +75,10 @@ def draw_overview() -> None:
     from helpers.plots.accuracy import accuracy_bars
 
     arms = {r.arm: r for r in read_results() if r.profile == "mini"}
-    if not set(OVERVIEW) <= set(arms):
-        return
-    teacher, before, after = (arms[arm].accuracy for arm in OVERVIEW)
-    closed = gap_closed(before, after, teacher)
-    accuracy_bars(
-        [arms[arm] for arm in OVERVIEW],
-        f"Distillation closes {closed:.0%} of the gap to the teacher",
-        save=results_directory() / "overview.png",
-    )
+    if set(OVERVIEW) <= set(arms):
+        bars = [arms[arm] for arm in OVERVIEW]
+        teacher, before, after = (result.accuracy for result in bars)
+        closed = gap_closed(before, after, teacher)
+        title = f"Distillation closes {closed:.0%} of the gap to the teacher"
+        picture = results_directory() / "overview.png"
+        accuracy_bars(bars, title, save=picture)

@@ -155,8 +155,8 @@ def clean_notebook(
 ) -> NotebookNode:
     """A copy without what differs from run to run or names this machine.
 
-    Timings, widget states and widget views go (a widget's static picture
-    stays); the course's folder becomes "." and the home folder "~".
+    Widget states and widget views go (a widget's static picture stays); the
+    course's folder becomes "." and the home folder "~".
     """
     lines = nbformat.writes(notebook).split("\n")
     text = "\n".join(  # a picture is one long line: not searched
@@ -175,11 +175,6 @@ def clean_notebook(
     notebook = nbformat.reads(text, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        if "outputs" in cell:
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if WIDGET not in output.get("data", {})
-            ]
+        outputs = cell.get("outputs", [])
+        outputs[:] = [o for o in outputs if WIDGET not in o.get("data", {})]
     return notebook

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
         profile.problems, "train", limit=options.limit or profile.traces
     )
     path = options.output or profile.traces_path
-    known = path.read_bytes().count(b"\n") if path.exists() else 0
+    old = path.read_bytes().count(b"\n") if path.exists() else 0
     started = time.perf_counter()
     traces = write(options, problems, path, profile)
     seconds = time.perf_counter() - started
@@ -32,10 +32,9 @@ def main(argv: list[str]) -> int:
         for name, value in audit_traces(traces).items():
             print(f"{name:>22}  {value}")
     if processes().num_processes == 1 and not options.shard:
-        lengths = traces[known:].get("completion_tokens", [])
-        mean = sum(lengths) / max(1, len(lengths))
+        lengths = traces[old:].get("completion_tokens", [])
         pace = f"{sum(lengths) / seconds:.0f} tokens/s with loading"
-        pace = f"{len(lengths)} new traces: {mean:.0f} tokens each, {pace}"
+        pace = f"{len(lengths)} new traces: {pace}"
         print(pace if lengths else "nothing was missing")
     return 0
 
@@ -68,12 +67,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def shard(text: str) -> tuple[int, int]:
     """`i/n`, for argparse."""
-    which, _, count = text.partition("/")
-    if which.isdecimal() and count.isdecimal() and int(which) < int(count):
-        return int(which), int(count)
-    raise argparse.ArgumentTypeError(
-        f"{text!r}: of 8 the first is 0/8, the last 7/8"
-    )
+    which, count = map(int, text.split("/"))
+    if not 0 <= which < count:
+        raise ValueError  # argparse says which option it was
+    return which, count
 
 
 def write(

@@ -1,6 +1,6 @@
 """The arms of notebooks 05 and 06: one student, many kinds of target.
 
-helpers.cli.train has the command, `python3 -m helpers distill`.
+helpers.cli.students has the command, `python3 -m helpers distill`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +12,7 @@ import pytest
 import helpers
 from helpers import CourseError
 from helpers import __main__ as entry
-from helpers.cli.commands import COMMANDS, Command, command_parser
+from helpers.cli.commands import COMMANDS, Command
 from helpers.profiles import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +25,6 @@ from helpers.cli import environment
 environment.OLDEST = (3, 98)
 from helpers.__main__ import main
 sys.exit(main(["doctor"]))
-"""
-FOREIGN = """
-import sys
-import helpers.__main__, helpers.cli.doctor, helpers.cli.hosted
-known = set(sys.stdlib_module_names) | {"helpers", "__main__"}
-print(sorted({name.split(".")[0] for name in sys.modules} - known))
 """
 
 
@@ -62,11 +54,6 @@ def bare_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_main_imports_the_standard_library_alone(bare_course):
-    done = bare_run(bare_course, "-c", FOREIGN)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
-
-
 def test_main_on_an_old_python_says_which_ones_will_do(bare_course):
     done = bare_run(bare_course, "-c", OLD)
     assert done.returncode == 2
@@ -79,9 +66,10 @@ def test_bare_python_gets_help_and_doctor_without_an_environment(bare_course):
     for name, command in COMMANDS.items():
         assert f"python3 -m helpers {name}" in done.stdout
         assert command.summary in done.stdout
-    done = bare_run(bare_course, "-m", "helpers", "sft", "--help")
-    assert done.returncode == 0, done.stderr
-    assert "--profile" in done.stdout and "--seed" in done.stdout
+    for name in ("sft", "hosted"):
+        done = bare_run(bare_course, "-m", "helpers", name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert "--profile" in done.stdout and "--seed" in done.stdout
     done = bare_run(bare_course, "-m", "helpers", "doctor")
     assert done.returncode == 1, done.stderr
     failed = [s for s in done.stdout.splitlines() if s.startswith("FAIL")]
@@ -92,7 +80,7 @@ def test_bare_python_gets_help_and_doctor_without_an_environment(bare_course):
 @pytest.fixture
 def command(monkeypatch):
     """A command `x` that runs here and does what the test puts in it."""
-    monkeypatch.setitem(COMMANDS, "x", Command("x", "a test"))
+    monkeypatch.setitem(COMMANDS, "x", Command("x:main", "a test"))
     monkeypatch.setattr(entry.environment, "ensure", lambda: sys.executable)
     for name in ("DISTILL_PROFILE", "DISTILL_SEED", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # put back after
@@ -104,15 +92,17 @@ def command(monkeypatch):
     return install
 
 
-def test_main_sets_profile_and_seed_before_the_command_starts(command):
-    def look(options):
-        assert os.environ["DISTILL_PROFILE"] == "laptop"
-        assert os.environ["DISTILL_SEED"] == "11"
-        assert options == ["--profile", "laptop", "--seed=11"]
-        return 5
-
-    command(look)
-    assert entry.main(["x", "--profile", "laptop", "--seed=11"]) == 5
+def test_main_sets_profile_and_seed_before_the_command_starts(
+    command, monkeypatch, capsys
+):
+    names = "DISTILL_PROFILE", "DISTILL_SEED"
+    command(lambda options: [*options, *(os.environ[n] for n in names)])
+    options = ["--profile", "laptop", "--seed=11"]
+    assert entry.main(["x", *options]) == [*options, "laptop", "11"]
+    monkeypatch.setenv("DISTILL_SEED", "-1")
+    with pytest.raises(SystemExit):
+        entry.main(["x"])
+    assert "--seed: " in capsys.readouterr().err
 
 
 def test_main_suggests_the_command_that_was_meant(capsys):
@@ -124,21 +114,15 @@ def refuse(options):
     raise CourseError("DISTILL_RANK=-1: give at least 1.")
 
 
-def no_file(options):
-    Path("no-such-folder/file").read_text()
-
-
-def no_file_here(options):
-    with tempfile.TemporaryDirectory() as folder:
-        write_atomic(Path(folder), "text")  # there is a folder of that name
-
-
 @pytest.mark.parametrize(
     ("function", "part"),
     [
         (refuse, "DISTILL_RANK=-1: give at least 1."),
-        (no_file, "No such file or directory: no-such-folder"),
-        (no_file_here, "cannot write "),
+        (
+            lambda _: Path("no-such-folder/file").read_text(),
+            "No such file or directory: no-such-folder",
+        ),
+        (lambda _: write_atomic(ROOT / "tests", ""), "cannot write "),
     ],
 )
 def test_main_shows_a_deliberate_error_as_its_sentence(
@@ -153,12 +137,6 @@ def test_main_shows_a_deliberate_error_as_its_sentence(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_main_leaves_a_fault_of_our_own_its_traceback(command):
-    command(lambda options: {}["absent"])
-    with pytest.raises(KeyError):
-        entry.main(["x"])
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the shell of a POSIX system")
 def test_main_is_quiet_when_the_reader_has_gone():
     read, write = os.pipe()
@@ -171,36 +149,17 @@ def test_main_is_quiet_when_the_reader_has_gone():
     assert child.communicate()[1] == b""
 
 
-def test_hand_over_passes_arguments_and_status():
-    code = (
-        "import sys; from helpers import __main__ as entry;"
-        "sys.exit(entry._hand_over(sys.executable, ['no-such-command']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "There is no command `no-such-command`" in done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
         "run --profile huge",
         "run --seed -1",
-        "run --seed 4294967296",
         "lab --port x",
-        "sft --rank 0",
-        "sft --rank 1.5",
-        "sft --epochs 0",
         "sft --limit 0",
-        "sft --limit -5",
         "distill --budget 0",
-        "distill --epochs 0",
         "distill --split validation --write",
         "evaluate --limit 0",
-        "evaluate --limit -5",
         "traces --limit 0",
         "traces --concurrency 0",
         "traces --timeout 0",
@@ -210,21 +169,11 @@ def test_hand_over_passes_arguments_and_status():
 def test_command_refuses_what_is_out_of_range(line, capsys):
     name, *options = line.split()
     with pytest.raises(SystemExit) as ended:
-        import_module(f"helpers.{COMMANDS[name].module}").main(options)
+        COMMANDS[name].main(options)
     assert ended.value.code == 2
     (reason,) = capsys.readouterr().err.splitlines()[-1:]
     assert reason.startswith(f"python3 -m helpers {name}: error: ")
     assert options[-2] in reason or "--write" in reason
-
-
-def test_environment_variables_meet_the_same_ranges(monkeypatch, capsys):
-    for variable, value in (("PROFILE", "huge"), ("SEED", "-1")):
-        monkeypatch.setenv(f"DISTILL_{variable}", value)
-        with pytest.raises(SystemExit) as ended:
-            command_parser("run", "").parse_args([])
-        assert ended.value.code == 2
-        assert f"--{variable.lower()}: " in capsys.readouterr().err
-        monkeypatch.delenv(f"DISTILL_{variable}")
 
 
 def test_select_profile_turns_the_hub_off_for_mini_alone(monkeypatch):

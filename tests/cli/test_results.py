@@ -34,14 +34,13 @@ def test_readme_gets_both_tables_and_nothing_else_changes(readme, capsys):
     folder = readme.parent / "results" / "kd" / "budget_0250"
     write_result(replace(RESULT, arm="logit_online"), folder)
     assert command.main(["--profile", "mini", "--readme"]) == 0
-    printed = capsys.readouterr().out
-    assert "README.md updated." in printed and "sft_gold" not in printed
+    assert "sft_gold" not in capsys.readouterr().out
     text = readme.read_text("utf-8")
     assert f"start -->\n\n{table_markdown()}\n\n<!--" in text
     assert "sft_gold" in text and "| 250 | logits, online | 1 |" in text
     assert text.endswith("\n\n<!-- kd:end -->\ny\n") and "\nx\n<!--" in text
     command.main(["--readme"])
-    assert "README.md was up to date." in capsys.readouterr().out
+    assert readme.read_text("utf-8") == text
 
 
 def test_readme_keeps_its_tables_where_there_are_no_results(readme):
@@ -54,21 +53,11 @@ def test_readme_keeps_its_tables_where_there_are_no_results(readme):
     assert README.partition("x\n")[2] in readme.read_text("utf-8")
 
 
-def test_readme_without_markers_stays(readme):
-    write_result(RESULT)
-    text = README.replace("results:end", "end")
-    readme.write_text(text, "utf-8")
-    with pytest.raises(CourseError, match="<!-- results:start -->"):
-        command.main(["--readme"])
-    assert readme.read_text("utf-8") == text
-
-
 def test_readme_picture_wants_teacher_and_both_students(readme):
     picture = readme.parent / "results" / "overview.png"
-    write_result(RESULT)
-    command.main(["--readme"])
-    assert not picture.exists()
-    for arm, correct in (("student_before", 1), ("student_after", 2)):
+    for arm in ("teacher", "student_before", "student_after"):
+        assert not picture.exists()
+        correct = {"teacher": 3, "student_after": 2}.get(arm, 1)
         write_result(replace(RESULT, arm=arm, correct=correct))
-    command.main(["--readme"])
+        command.main(["--readme"])
     assert picture.exists()

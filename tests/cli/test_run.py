@@ -11,12 +11,27 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import (
+    new_code_cell,
+    new_markdown_cell,
+    new_notebook,
+    new_output,
+)
 
 from helpers import CourseError
 from helpers import __main__ as entry
 from helpers.cli import run as runner
 from helpers.cli.run import WIDGET, clean_notebook, find_notebooks
+
+START = """
+import pathlib, signal, sys
+from helpers import __main__ as entry
+from helpers.cli import environment, run
+environment.ensure = lambda: sys.executable
+run.NOTEBOOKS, run.RUNS = pathlib.Path({}), pathlib.Path({})
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(entry.TERMINATED))
+sys.exit(entry.main(["run"]))
+"""
 
 
 @pytest.fixture
@@ -71,34 +86,28 @@ def test_run_executes_in_order_and_keeps_the_originals(course, capsys):
     assert words == ["first", "laptop", "3", "./data/runs/results"]
     text = capsys.readouterr().out
     assert "No results yet" in text and str(copies) in text
-    (line,) = [line for line in text.splitlines() if line.startswith("01_b")]
-    assert 0 < float(line.split()[1]) < 100
 
 
 @pytest.mark.slow
-def test_run_stops_at_the_first_failing_cell_and_shows_it(course, capsys):
-    path = course("00_a.ipynb", "x = 1", "y = {}\ny['absent']", "x = 2")
-    course("01_b.ipynb", "print('never')")
+def test_run_in_place_stores_clean_outputs_until_a_cell_fails(
+    course, tmp_path, capsys
+):
+    names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
+    first = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
+    path = course("01_b.ipynb", "x = 1", "y = {}\ny['absent']", "x = 2")
+    course("02_c.ipynb", "print('never')")
     before = path.read_bytes()
     assert runner.main(["--in-place"]) == 1
+    assert outputs(first) == "./notebooks ./data/results\n"
+    text = first.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text and "iopub" not in text
+    assert path.read_bytes() == before
     text = capsys.readouterr().out
-    assert "00_a.ipynb, cell 3 of 4 failed" in text
+    assert "01_b.ipynb, cell 3 of 4 failed" in text
     assert "y = {}\ny['absent']\n" in text
     assert "KeyError: 'absent'" in text and "\x1b[" not in text
-    assert path.read_bytes() == before
     copies = os.listdir(runner.RUNS / "notebooks")
-    assert copies == ["00_a.ipynb"]
-
-
-@pytest.mark.slow
-def test_run_in_place_stores_clean_outputs(course, tmp_path):
-    names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
-    path = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
-    assert runner.main(["--in-place"]) == 0
-    assert outputs(path) == "./notebooks ./data/results\n"
-    text = path.read_text(encoding="utf-8")
-    assert str(tmp_path) not in text and "iopub" not in text
-    assert os.listdir(path.parent) == ["00_a.ipynb"]
+    assert sorted(copies) == ["00_a.ipynb", "01_b.ipynb"]
 
 
 @pytest.mark.slow
@@ -116,18 +125,15 @@ def test_run_names_a_file_that_is_no_notebook(course, capsys):
 
 
 def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
-    for name in ("A1_z.ipynb", "03_c.ipynb", "00_a.ipynb", "draft.ipynb"):
-        course(name)
-    course("solutions/03_c.ipynb")
+    for name in ("A1_z", "03_c", "00_a", "draft", "solutions/03_c"):
+        course(f"{name}.ipynb")
     folder = runner.NOTEBOOKS
-    names = [path.name for path in find_notebooks(folder, [])]
-    assert names == ["00_a.ipynb", "03_c.ipynb", "A1_z.ipynb"]
+    names = [path.stem for path in find_notebooks(folder, [])]
+    assert names == ["00_a", "03_c", "A1_z"]
     chosen = find_notebooks(folder, ["A1", "00"])
-    assert [path.name for path in chosen] == ["00_a.ipynb", "A1_z.ipynb"]
+    assert [path.stem for path in chosen] == ["00_a", "A1_z"]
     with pytest.raises(CourseError, match="'09'.*00_a, 03_c, A1_z"):
         find_notebooks(folder, ["09"])
-    with pytest.raises(CourseError, match="none"):
-        find_notebooks(folder / "absent", [])
 
 
 @pytest.mark.parametrize(
@@ -145,32 +151,24 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
 )
 def test_clean_notebook_shortens_private_folders(text, expected):
     cell = new_code_cell("x")
-    cell.outputs = [
-        nbformat.v4.new_output("stream", text=text),
-        nbformat.v4.new_output("error", ename="E", traceback=[text]),
-    ]
+    cell.outputs = [new_output("error", ename="E", traceback=[text])]
     cleaned = clean_notebook(
         new_notebook(cells=[cell]),
         repository=Path("/home/me/course"),
         home=Path("/home/me"),
     )
-    stream, error = cleaned.cells[0].outputs
-    assert stream.text == expected and error.traceback == [expected]
+    assert cleaned.cells[0].outputs[0].traceback == [expected]
 
 
 def test_clean_notebook_drops_noise_and_keeps_large_pictures():
-    picture = nbformat.v4.new_output(
-        "display_data", {"image/png": "A" * 10**6}
-    )
-    view = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "1"}})
-    metadata = {"execution": {"t": "1"}, "tags": ["a"]}
-    cell = new_code_cell("x", metadata=metadata, outputs=[view, picture])
+    picture = new_output("display_data", {"image/png": "A" * 10**6})
+    view = new_output("display_data", {WIDGET: {"model_id": "1"}})
+    cell = new_code_cell("x", outputs=[view, picture])
     notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "k": 1})
     started = time.perf_counter()
     cleaned = clean_notebook(notebook)
     assert time.perf_counter() - started < 5  # a regex took minutes
     assert cleaned.metadata == {"k": 1}
-    assert cleaned.cells[0].metadata == {"tags": ["a"]}
     assert cleaned.cells[0].outputs == [picture]
 
 
@@ -183,17 +181,8 @@ def test_run_interrupted_stops_the_kernel_without_a_traceback(
     course, name, status
 ):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
-    code = (
-        "import signal, sys, pathlib; from helpers.cli import run as runner;"
-        "from helpers import __main__ as entry;"
-        "from helpers.cli import environment;"
-        "environment.ensure = lambda: sys.executable;"
-        f"runner.NOTEBOOKS = pathlib.Path({str(runner.NOTEBOOKS)!r});"
-        f"runner.RUNS = pathlib.Path({str(runner.RUNS)!r});"
-        "stop = lambda *_: sys.exit(entry.TERMINATED);"
-        "signal.signal(signal.SIGTERM, stop);"
-        "sys.exit(entry.main(['run']))"
-    )
+    folders = map(repr, map(str, (runner.NOTEBOOKS, runner.RUNS)))
+    code = START.format(*folders)
     child = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
     )

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from helpers import CourseError
-from helpers.cli.sweep import main
+from helpers.cli.students import sweep as main
 from helpers.profiles import DATA, RUNS, Profile
 from helpers.results import Result, write_result
 from helpers.widgets import sweeps
@@ -68,7 +68,7 @@ def test_only_mini_writes_into_what_ships(name):
 
 def test_command_trains_scores_and_writes(small, folders, monkeypatch, capsys):
     profile = replace(small, name="tiny")
-    monkeypatch.setattr("helpers.cli.sweep.get_profile", lambda _: profile)
+    monkeypatch.setattr("helpers.cli.students.get_profile", lambda _: profile)
     assert main(["rank", "--values", "2"]) == 0
     (path,) = (folders / "runs" / "tiny" / "results" / "rank").iterdir()
     written = json.loads(path.read_text())
