@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
-from helpers.problems import load_problems
-from helpers.scale.shards import answered
 from helpers.traces import (
     TraceFileError,
     audit_traces,
@@ -21,6 +17,8 @@ from helpers.traces import (
 )
 
 SENTENCE = "the same eight words come back again and "
+GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+CUT = {"finish_reason": "length", "completion_tokens": 160, "correct": False}
 
 
 def row(**changes: Any) -> dict:
@@ -28,68 +26,6 @@ def row(**changes: Any) -> dict:
     return {**tiny.traces(1)[0], **changes}
 
 
-def write_rows(path: Path, rows: list[dict]) -> Path:
-    lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in rows]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("line", "part"),
-    [
-        ('{"id": "x", "quest', "JSON"),
-        ("", "JSON"),
-        ("[1]", "TypeError"),
-        ('{"text": "hello"}', "'id'"),
-        (json.dumps(row(id="x", correct="yes")), "'correct' is no bool"),
-        (json.dumps(row(id="x", completion_tokens=True)), "no int"),
-        (json.dumps(row()), "came before"),
-    ],
-)
-def test_load_traces_names_the_line_that_is_bad(tmp_path, line, part):
-    path = tmp_path / "t.jsonl"
-    path.write_text(f"{json.dumps(row())}\n{line}\n", encoding="utf-8")
-    with pytest.raises(TraceFileError, match="^t.jsonl, line 2:.*" + part):
-        load_traces(path)
-
-
-def test_load_traces_line_separators_stay_inside_a_line(tmp_path):
-    text = "<think>\na\u2028b\x85c\x0bd\n</think>\n\n5"
-    traces = [row(qwen3_answer=text), row(id="2")]
-    path = write_rows(tmp_path / "t.jsonl", traces)
-    assert path.read_bytes().count(b"\n") == 2
-    assert load_traces(path)["qwen3_answer"][0] == text
-
-
-def test_load_traces_takes_the_last_line_only_if_it_is_whole(tmp_path):
-    path = write_rows(tmp_path / "t.jsonl", tiny.traces(3))
-    path.write_bytes(path.read_bytes()[:-1])  # an editor took the newline
-    assert len(load_traces(path)) == 3
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(TraceFileError, match="line 3"):
-        load_traces(path)
-
-
-def test_load_traces_refuses_an_empty_and_a_missing_file(tmp_path):
-    path = write_rows(tmp_path / "t.jsonl", [])
-    with pytest.raises(TraceFileError, match="t.jsonl, line 1"):
-        load_traces(path)
-    for gone in (tmp_path / "gone.jsonl", tmp_path):
-        with pytest.raises(TraceFileError, match=f"{gone.name} cannot.*02"):
-            load_traces(gone)
-
-
-def test_shipped_traces_are_whole_and_none_of_them_loops():
-    profile = tiny.PROFILES["mini"]
-    problems = load_problems("mini", "train", limit=profile.traces)
-    assert answered(profile.traces_path, problems, profile)
-    audit = audit_traces(load_traces(profile.traces_path))
-    assert audit["loops"] == 0
-    assert audit["traces"] - audit["correct"] == audit["wrong answer"]
-
-
-GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
-CUT = {"finish_reason": "length", "completion_tokens": 160, "correct": False}
 ROWS = [
     row(id="1", question="q1"),
     row(id="2", question="q2", correct=False),
@@ -101,6 +37,40 @@ ROWS = [
     row(id="8", question="q8", qwen3_answer="The answer is 12."),
     row(id="9", question="q9", completion_tokens=100),
 ]
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ('{"id": "x", "quest', "JSON"),
+        ("", "JSON"),
+        ("[1]", "TypeError"),
+        ('{"text": "hello"}', "'id'"),
+        (json.dumps(row(id="x", completion_tokens=True)), "no int"),
+        (json.dumps(row()), "came before"),
+    ],
+)
+def test_load_traces_names_the_line_that_is_bad(tmp_path, line, part):
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps(row())}\n{line}\n", encoding="utf-8")
+    with pytest.raises(TraceFileError, match="^t.jsonl, line 2:.*" + part):
+        load_traces(path)
+    with pytest.raises(TraceFileError, match="gone.jsonl cannot.*02"):
+        load_traces(tmp_path / "gone.jsonl")
+
+
+def test_load_traces_line_separators_stay_inside_a_line(tmp_path):
+    text = "<think>\na\u2028b\x85c\x0bd\n</think>\n\n5"
+    path = tmp_path / "t.jsonl"
+    line = json.dumps(row(qwen3_answer=text), ensure_ascii=False)
+    path.write_bytes(line.encode())  # an editor took the newline at the end
+    assert load_traces(path)["qwen3_answer"] == [text]
+
+
+def test_shipped_traces_are_whole_and_none_of_them_loops():
+    audit = audit_traces(load_traces(tiny.PROFILES["mini"].traces_path))
+    assert audit["loops"] == 0
+    assert audit["traces"] - audit["correct"] == audit["wrong answer"]
 
 
 def test_audit_traces_counts_every_fault():
@@ -127,15 +97,8 @@ def test_audit_traces_counts_every_fault():
 def test_filter_traces_one_reason_a_trace():
     worth, reasons = filter_traces(ROWS)
     assert [r["id"] for r in worth] == ["1", "9"]
-    assert reasons == {
-        "wrong answer": 1,
-        "cut by the token limit": 1,
-        "answer empty": 1,
-        "thought empty": 1,
-        "tags doubled": 1,
-        "loops": 1,
-        "thought not closed": 1,
-    }
+    assert set(reasons.values()) == {1} and reasons.total() == 7
+    assert "thought not closed" in reasons and "thought empty" in reasons
     worth, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
     assert [r["id"] for r in worth] == ["1", "2"]
     assert reasons["longer than 99 tokens"] == 1
@@ -163,21 +126,3 @@ def test_filter_traces_keeps_a_thought_that_quotes_its_question():
     steps = [f"{SENTENCE} {n} of the steps." for n in range(5)]
     text = f"<think>\n{' '.join(steps)}\n</think>\n\nThe answer is 12."
     assert len(filter_traces([row(qwen3_answer=text)])[0]) == 1
-
-
-def test_answered_whoever_wrote_the_file(tmp_path):
-    profile = tiny.profile(tmp_path)
-    problems = tiny.problems(3)
-    record = {"backend": "vllm", **asdict(profile.sampling(8))}  # another seed
-    rows = [trace | {"sampling": record} for trace in tiny.traces(3)]
-    path = tmp_path / "t.jsonl"
-    assert not answered(path, problems, profile)
-    assert answered(write_rows(path, rows), problems, profile)
-    assert not answered(path, problems[:2], profile)
-    for change in (
-        {"sampling": record | {"temperature": 2.0}},
-        {"sampling": record | {"max_new_tokens": 9}},
-        {"question": "another?"},
-    ):
-        write_rows(path, [rows[0] | change, *rows[1:]])
-        assert not answered(path, problems, profile)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import signal
@@ -31,14 +30,13 @@ COUNT = 14  # a chunk is 12 problems here: one and a bit
 def make(path: Path, folder: Path, count: int = COUNT, **options: Any) -> Any:
     """Let the tiny teacher answer the first `count` problems."""
     teacher = tiny.teacher()
-    seed = options.pop("seed", 7)
     return generate_traces(
         tiny.problems(count),
         teacher.model,
         teacher.tokenizer,
         path,
+        seed=options.pop("seed", 7),
         profile=tiny.profile(folder, **options),
-        seed=seed,
         progress=False,
     )
 
@@ -93,19 +91,16 @@ def test_generate_traces_rows_are_complete(path):
     assert audit_traces(rows)["cut by the token limit"] == len(tokens)
 
 
-def test_generate_traces_resumes_from_any_byte(whole, tmp_path):
+def test_generate_traces_resumes_from_any_byte(whole, path):
     """Every kind of stump a kill can leave gives the same file in the end."""
     rng = random.Random(2)
     ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
-    cuts = {0, 1, 5, 12, len(whole) - 1, len(whole)}
-    cuts |= {ends[0], ends[0] + 1, ends[4] + 1, ends[11] + 1, ends[12] + 3}
-    cuts |= {rng.randrange(len(whole)) for _ in range(8)}
-    for number, cut in enumerate(sorted(cuts)):
-        path = tmp_path / f"{number}.jsonl"
+    cuts = {0, 1, 12, len(whole) - 1, ends[0], ends[4] + 1, ends[11] + 1}
+    cuts |= {rng.randrange(len(whole)) for _ in range(5)}
+    for cut in cuts:
         path.write_bytes(whole[:cut])
-        rows = make(path, tmp_path)
+        assert len(make(path, path.parent)) == COUNT
         assert path.read_bytes() == whole, cut
-        assert len(rows) == COUNT
 
 
 def test_generate_traces_continues_to_a_higher_limit(tmp_path):
@@ -115,11 +110,6 @@ def test_generate_traces_continues_to_a_higher_limit(tmp_path):
     rows = make(path, tmp_path)
     assert path.read_bytes().startswith(five)
     assert [r["id"] for r in rows] == [p["id"] for p in tiny.problems(COUNT)]
-
-
-def test_generate_traces_finished_file_costs_nothing(path, monkeypatch):
-    monkeypatch.setattr(module, "generate", None)  # would raise
-    assert len(make(path, path.parent)) == COUNT
 
 
 @pytest.mark.slow
@@ -152,18 +142,16 @@ def test_generate_traces_survives_sigkill(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "named"),
     [
-        ({"seed": 8}, ["line 1", "sampling", "'seed': 8"]),
-        ({"sampling_temperature": 0.7}, ["line 1", "sampling", "0.7"]),
-        ({"max_new_tokens": 17}, ["line 1", "other problems or settings"]),
-        ({"count": 3}, ["holds 14 traces", "only 3 problems"]),
+        ({"seed": 8}, "line 1: sampling"),
+        ({"sampling_temperature": 0.7}, "line 1: sampling"),
+        ({"max_new_tokens": 17}, "other problems or settings"),
+        ({"count": 3}, "only 3 problems"),
     ],
 )
-def test_generate_traces_refuses_other_settings(path, options, parts):
-    message = refused(path, **options)
-    assert all(part in message for part in parts), message
-    assert "name another file" in message.lower()
+def test_generate_traces_refuses_other_settings(path, options, named):
+    assert named in refused(path, **options)
     path.write_bytes(path.read_bytes()[:-20])
     refused(path, **options)  # and the torn line is not cut off
 
@@ -173,16 +161,13 @@ def test_generate_traces_refuses_a_teacher_that_was_retrained(
 ):
     """The folder's name is the same, the weights are not."""
     monkeypatch.setattr(module, "weights_hash", lambda _: "0" * 64)
-    message = refused(path)
-    assert "teacher_sha256" in message and "'000000000000'" in message
+    assert "teacher_sha256" in refused(path)
 
 
-@pytest.mark.parametrize("field", ["id", "question", "gold"])
-def test_generate_traces_refuses_other_problems(path, field):
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-    rows[2][field] = "something else"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert f"t.jsonl, line 3: {field} is 'something else'" in refused(path)
+def test_generate_traces_refuses_other_problems(path):
+    [first, second] = path.read_bytes().split(b"\n", 2)[:2]
+    path.write_bytes(second + b"\n" + first + b"\n")
+    assert "t.jsonl, line 1: id is 'tiny-001'" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +190,13 @@ def test_generate_traces_refuses_a_file_without_line_feeds(path):
     assert "line feed" in refused(path)
 
 
-def test_generate_traces_no_write_access_is_said_before_the_work(
-    tmp_path, monkeypatch
+def test_generate_traces_says_before_the_work_what_it_cannot_write(
+    path, monkeypatch
 ):
     monkeypatch.setattr(module, "generate", None)  # would raise
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
+    assert len(make(path, path.parent)) == COUNT  # a finished file is read
     with pytest.raises(OSError, match="cannot write t.jsonl"):
-        make(blocked / "t.jsonl", tmp_path)
+        make(path / "t.jsonl", path.parent)  # a file where a folder should be
 
 
 def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
