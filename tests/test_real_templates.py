@@ -16,7 +16,6 @@ from helpers import chat
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 THOUGHT = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
-PAIRS = [("gemma3", tiny.STUDENT), ("qwen3", tiny.TEACHER)]
 
 
 def real(template: str, mini: str):
@@ -27,34 +26,26 @@ def real(template: str, mini: str):
     return tokenizer
 
 
-def golden(tokenizer, messages, **options) -> list[int]:
-    """What transformers itself makes of a conversation."""
-    return tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=False, **options
-    )
-
-
-@pytest.mark.parametrize(("template", "mini"), PAIRS)
+@pytest.mark.parametrize(
+    ("template", "mini"), [("gemma3", tiny.STUDENT), ("qwen3", tiny.TEACHER)]
+)
 def test_prompt_and_training_row_equal_the_real_template(template, mini):
     """Up to the newline that a template writes after the last turn."""
     tokenizer = real(template, mini)
     messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
-    prompt = golden(tokenizer, messages[:-1], add_generation_prompt=True)
+    options = {"tokenize": True, "return_dict": False}
+    whole = tokenizer.apply_chat_template(messages, **options)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], add_generation_prompt=True, **options
+    )
     assert chat.prompt_ids(messages[:-1], tokenizer) == prompt
     row = chat.encode_example(messages, tokenizer, max_length=500)
     newline = chat.encode_text("\n", tokenizer)
-    assert row["input_ids"] + newline == golden(tokenizer, messages)
+    assert row["input_ids"] + newline == whole
     end = chat.encode_text(chat.end_of_turn(tokenizer), tokenizer)
     assert row["labels"][-1:] == end  # where to stop is trained, once
-
-
-@pytest.mark.parametrize("mini", [tiny.STUDENT, tiny.TEACHER])
-def test_mini_template_equals_the_real_one(mini):
-    """Without a thought that the template opens by itself."""
-    template = dict((m, t) for t, m in PAIRS)[mini]
-    messages = chat.student_messages("Mia has 12 pens. How many?", THOUGHT)
-    ids = golden(real(template, mini), messages)
-    assert golden(tiny.tokenizer(mini), messages) == ids
+    ours = tiny.tokenizer(mini).apply_chat_template(messages, **options)
+    assert ours == whole  # the mini template, where it opens no thought
 
 
 def test_trap_gemma_has_no_system_role():
@@ -82,11 +73,3 @@ def test_trap_a_thought_that_the_prompt_opened_is_not_doubled():
     think = tokenizer.convert_tokens_to_ids("<think>")
     assert opened["input_ids"].count(think) == 1
     assert think in plain["labels"] and think not in opened["labels"]
-
-
-def test_trap_only_the_last_thought_survives_qwen3():
-    tokenizer = real("qwen3", tiny.TEACHER)
-    messages = chat.student_messages("How many?", THOUGHT)
-    messages += chat.student_messages("And now?")
-    text = chat.render(messages, tokenizer, generate=True)
-    assert "6 + 6" not in text and "The answer is 12." in text
