@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import evaluate_worker
@@ -90,19 +89,6 @@ def test_render_prompts_free_and_think():
     assert all(p.count("<think>") == 1 for p in free)
     with pytest.raises(AssertionError):
         render_prompts(problems, student, mini, "fast")
-
-
-@pytest.mark.parametrize("mode", ["free", "think"])
-def test_evaluate_asks_greedily_with_the_training_prompt(tmp_path, mode):
-    profile, problems = tiny.profile(tmp_path), tiny.problems(5)
-    loaded = tiny.plain_student()
-    first = evaluate(loaded, problems, profile=profile, mode=mode)
-    bigger = replace(profile, evaluation_batch=5)
-    second = evaluate(loaded, problems, profile=bigger, mode=mode)
-    assert first.completions == second.completions
-    assert first.problems == problems and first.seconds > 0
-    for completion in first.completions:
-        assert completion.text.startswith("<think>\n") == (mode == "think")
 
 
 def test_evaluate_measures_its_own_peak(tmp_path):

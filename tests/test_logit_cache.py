@@ -98,19 +98,6 @@ def test_cache_holds_the_teachers_own_log_probabilities(made):
         assert torch.equal(ids[:, 0], expected.argmax(-1))
 
 
-def test_cache_gives_the_loss_of_the_teacher_in_memory(tmp_path):
-    """With all tokens kept, up to float16; the student is random."""
-    everything = len(tiny.teacher().tokenizer)
-    cache = write(tmp_path / "all", k=everything, temperature=2.0)
-    for number, row in list(enumerate(rows()))[:3]:
-        logits = teacher_logits(row)[None]
-        mask, student = torch.ones(logits.shape[:2]), torch.randn_like(logits)
-        top = (tensor[None] for tensor in cache.row(number))
-        loss = losses.topk_kd_loss(student, *top, mask, temperature=2.0)
-        exact = losses.kd_loss(student, logits, mask, temperature=2.0)
-        torch.testing.assert_close(loss, exact, rtol=2e-3, atol=2e-3)
-
-
 def test_cache_says_what_it_was_made_from_and_how_large_it_is(made):
     assert made.settings["teacher"] == tiny.TEACHER
     assert made.settings["vocabulary"] == len(tiny.teacher().tokenizer)
@@ -177,11 +164,6 @@ def test_write_cache_survives_a_real_kill(made, tmp_path):
     compare_shards(folder, made.folder)
 
 
-def changed_traces():
-    first, *others = tiny.traces(COUNT)
-    return [first | {"question": "So " + first["question"]}, *others]
-
-
 @pytest.mark.parametrize(
     "changes, named",
     [
@@ -189,7 +171,6 @@ def changed_traces():
         ({"temperature": 2.0}, "'temperature': 1.0"),
         ({"max_length": 300}, "'max_length': 320"),
         ({"traces": tiny.traces(6)}, "'rows': 7"),
-        ({"traces": changed_traces()}, "'rows_sha256'"),
         ({"traces": tiny.traces(COUNT)[::-1]}, "'rows_sha256'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,11 @@ def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
     assert asked["use_exact_model_name"] is True
     assert asked["trust_remote_code"] is False
     assert asked["use_safetensors"] is True
+    for name in ("unsloth/models/loader.py", "unsloth_zoo/cpu/loader.py"):
+        package, _, inner = name.partition("/")
+        spec = importlib.util.find_spec(package)  # the loaders drop it unseen
+        path = Path(spec.submodule_search_locations[0]) / inner
+        assert "use_exact_model_name" in path.read_text("utf-8"), name
 
 
 @pytest.mark.parametrize(

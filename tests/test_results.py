@@ -76,26 +76,12 @@ def test_write_result_then_read_gives_the_same(tmp_path, monkeypatch):
     "changes",
     [
         {"correct": 301},
-        {"n": 0, "correct": 0},
         {"right": "1" * 300},
         {"splits": {"heldout": {"n": 2, "correct": 1, "right": "00"}}},
-        {"arm": "student after"},
-        {"seed": "7"},
         {"seconds": float("nan")},
         {"command": "python train.py"},
         {"command": "python3 -m helpers sft --output /srv/x"},
         {"notes": "left in C:\\Temp"},
-    ],
-)
-def test_result_refuses(changes):
-    with pytest.raises(CourseError, match="student"):
-        replace(AFTER, **changes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"correct": 301},
         {"colour": "red"},
         {"seed": 8},
         {"splits": []},
