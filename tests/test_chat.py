@@ -177,16 +177,6 @@ def test_teachers_thought_is_opened_by_the_template_and_reopened():
     assert chat.completion_text(ids, prompt, tokenizer) == answer
 
 
-@BOTH
-def test_tokenizers_round_trip_unicode_and_split_digits(name):
-    text = "Zoë zahlt 12 €, 5 < 7. 漢字\u2028👩‍🚀🏽  two \n\n e\u0301 01234"
-    tokenizer = tiny.tokenizer(name)
-    ids = chat.encode_text(text, tokenizer)
-    assert tokenizer.decode(ids) == text
-    pieces = [tokenizer.decode([i]) for i in ids]
-    assert not [p for p in pieces if len(p) > 1 and any(map(str.isdigit, p))]
-
-
 def real(template: str, mini: str):
     """A mini tokenizer that speaks through a real template, of TRL's."""
     tokenizer = tiny.AutoTokenizer.from_pretrained(tiny.folder(mini))

@@ -76,19 +76,15 @@ def test_render_prompts_free_and_think():
     student = tiny.tokenizer("mini-gemma3")
     free = render_prompts(problems, student, mini)
     think = render_prompts(problems, student, mini, "think")
-    for plain, thinking, row in zip(free, think, problems, strict=True):
+    assert think == [prompt + "<think>\n" for prompt in free]
+    for prompt, row in zip(free, problems, strict=True):
         messages = chat.student_messages(row["question"])
-        assert chat.encode_text(plain, student) == chat.prompt_ids(
-            messages, student
-        )
-        assert plain.endswith("<start_of_turn>model\n")
-        assert thinking == plain + "<think>\n"
+        ids = chat.prompt_ids(messages, student)
+        assert chat.encode_text(prompt, student) == ids
     teacher = tiny.tokenizer("mini-qwen3")
     free = render_prompts(problems, teacher, mini)
     assert free == render_prompts(problems, teacher, mini, "think")
     assert all(p.count("<think>") == 1 for p in free)
-    with pytest.raises(AssertionError):
-        render_prompts(problems, student, mini, "fast")
 
 
 def test_evaluate_measures_its_own_peak(tmp_path):

@@ -12,7 +12,6 @@ from torch.nn import functional
 from helpers.features import (
     FEATURE_KINDS,
     RELATION_TEMPERATURE,
-    Projectors,
     depth,
     hidden_state_loss,
     layer_map,
@@ -136,15 +135,6 @@ def test_layer_maps():
     for kind in ("cka", "first"):
         with pytest.raises(LossError, match=f"{kind}.*grid"):
             layer_map(kind, 2, 4)
-
-
-def test_projectors_start_orthonormal_and_from_their_seed():
-    first, second = (
-        Projectors(((2, 3),), 4, 6, seed=7).maps["2_3"].weight
-        for _ in range(2)
-    )  # (6, 4)
-    assert torch.allclose(first.T @ first, torch.eye(4), atol=1e-5)
-    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("rank", [None, 2])

@@ -63,16 +63,6 @@ def test_generate_gives_16_bit_heads_no_slices(dtype):
     assert len(whole) > 2 and not head._forward_pre_hooks
 
 
-def test_stop_ids_own_and_the_templates():
-    for loaded, names in (
-        (tiny.teacher(), ["<|im_end|>"]),
-        (tiny.plain_student(), ["<end_of_turn>", "<eos>"]),
-    ):
-        ids = loaded.tokenizer.convert_tokens_to_ids(names)
-        stops = module.stop_ids(loaded.model, loaded.tokenizer)
-        assert stops == sorted(ids)
-
-
 def test_generate_finish_reasons_lengths_and_order(monkeypatch):
     loaded = tiny.plain_student()
     tokenizer = loaded.tokenizer

@@ -255,13 +255,10 @@ def test_vocabularies_of_one_tokenizer_and_one_width_agree():
     check(small, large, 896, 896)
     with pytest.raises(CourseError, match=rf"1024.*:{len(large)}\]"):
         check(small, large, 896, 1024)
-    student = tiny.tokenizer(tiny.STUDENT)
-    match = f"{len(student)} tokens, the teacher's {len(large)}"
-    with pytest.raises(CourseError, match=match):
-        check(student, large, 896, 896)
     words = dict(large.get_vocab())
     first, second = list(words)[40:42]  # two tokens that change places
     words |= {first: words[second], second: words[first]}
     swapped = SimpleNamespace(get_vocab=lambda: words)
-    with pytest.raises(CourseError, match="tokenizers differ"):
-        check(large, swapped, 896, 896)
+    for other in (swapped, tiny.tokenizer(tiny.STUDENT)):
+        with pytest.raises(CourseError, match="tokenizers differ"):
+            check(other, large, 896, 896)

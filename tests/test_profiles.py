@@ -68,22 +68,6 @@ def test_get_profile_reads_the_environment():
 
 
 @pytest.mark.parametrize(
-    ("field", "text", "expected"),
-    [
-        ("TRACES", "5.5", "a whole number from 1"),
-        ("RANK", "1025", "from 1 to 1024"),
-        ("DTYPE", "banana", "float32, bfloat16, float16"),
-        ("TOP_P", "7", "from 0.01 to 1"),
-        ("SAMPLING_TEMPERATURE", "inf", "a number from 0 to 10"),
-    ],
-)
-def test_get_profile_refuses_what_is_not_allowed(field, text, expected):
-    match = f"^DISTILL_{field}=.*{expected}.*unset it"
-    with pytest.raises(CourseError, match=match):
-        typed(**{field: text})
-
-
-@pytest.mark.parametrize(
     ("written", "meant"),
     [
         ("TEMPERATURE", "DISTILL_SAMPLING_TEMPERATURE"),
@@ -104,8 +88,9 @@ def test_every_field_can_be_overridden_and_has_a_range(field):
     assert type(new) is type(old) and new == type(old)(text)
     if field != "dtype" and isinstance(old, str):
         return
-    for bad in ("a word", "nan", "-1"):
-        with pytest.raises(CourseError, match=f"DISTILL_{field.upper()}="):
+    for bad in ("a word", "nan", "inf", "-1", "9999999999"):
+        match = f"^DISTILL_{field.upper()}=.*unset it"
+        with pytest.raises(CourseError, match=match):
             typed(**{field.upper(): bad})
 
 
