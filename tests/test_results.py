@@ -112,20 +112,19 @@ def test_read_results_course_order(tmp_path):
     assert (full.profile, full.arm) == ("full", "teacher")
 
 
-def test_tables_one_row_an_arm_and_one_a_split(tmp_path):
-    write_result(AFTER, tmp_path)
-    text = table_text(tmp_path).splitlines()
-    assert text[1].split()[:4] == ["student_after", "(think)", "300", "82.7%"]
+def test_tables_one_row_an_arm_and_one_a_split():
+    _, first, second = table_text([AFTER]).splitlines()
+    assert first.split()[:4] == ["student_after", "(think)", "300", "82.7%"]
     assert (
-        text[2].split() == "student_after: heldout 100 70.0% 60.4-78.1".split()
+        second.split() == "student_after: heldout 100 70.0% 60.4-78.1".split()
     )
-    header, rule, row, split = table_markdown(tmp_path).splitlines()
-    assert header.split(" | ")[:3] == ["| arm", "n", "accuracy"]
-    assert len({line.count("|") for line in (header, rule, row, split)}) == 1
-    assert "| `python3 -m helpers evaluate --arm student_after` |" in row
     other = replace(AFTER, seed=8, profile="full")
-    header = table_markdown([AFTER, other]).splitlines()[0]
+    header, *_, row, _ = table_markdown([AFTER, other]).splitlines()
     assert header.startswith("| arm | profile | seed | n |")
+    assert row.startswith("| student_after (think) | full | 8 | 300 |")
+    assert row.endswith(
+        "| `python3 -m helpers evaluate --arm student_after` |"
+    )
 
 
 def test_table_markdown_keeps_hostile_text_in_its_cell():
