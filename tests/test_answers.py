@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -17,8 +16,8 @@ from helpers.answers import (
     is_correct,
     split_trace,
 )
-
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.problems import load_problems
+from helpers.profiles import ROOT
 
 TRACES = [
     ("<think>72 - 10</think> 62", Trace("72 - 10", "62", True)),
@@ -86,6 +85,36 @@ EXTRACTED = {
         ("The answer is 3. Wait. The answer is 4. Or 5", "4"),
         ("The answer is\n62", "62"),
         ("He answered 5 questions. She is 12", "12")],
+    "thought": [("<think>The answer is 5</think> The answer is 6", "6"),
+        ("<think>no solution?</think> 6", "6"), ("5</think> nothing", None),
+        (r"<think>\boxed{5}", None), (r"<think>\boxed{5}</think>", None),
+        ("<think>a</think> 5 <think> 6", None)],
+    "no solution": [(text, NO_SOLUTION) for text in (
+        "no solution", "impossible", "The answer is no solution.",
+        r"\boxed{\text{no solution}}", r"\boxed{\varnothing}",
+        "#### no solution", "There is no valid solution for 3 buses",
+        "The answer is: no solution, because 30 > 20.",
+        "This has no integer solutions.",
+        "That is impossible: 20 - 15 = 5 is less than 10.",
+        "10 must give 12. 12 is more than 10. That cannot be.",
+        "The conditions are contradictory (35 and 40).",
+        "35 is not 40, a contradiction",
+        "The problem is unsolvable with 100 pupils",
+        "The system does not have a solution: 4 = 5",
+        "Such numbers do not exist. 70 is too few",
+        "It can\u2019t be solved for 70",
+        "It is not possible to fill 3 buses",
+        "The answer is 5. But 5 is a contradiction, so no solution.",
+        "The 3 equations are inconsistent.")],
+    "a number beats no solution": [
+        ("It looks impossible, but the answer is 5.", "5"),
+        (r"At first there is no solution. Yet \boxed{5}", "5"),
+        ("Half a box is impossible, so he buys 3 boxes", "3"),
+        ("The total cannot be negative. Therefore 7", "7"),
+        ("This is not a contradiction: 5", "5"),
+        ("It is not impossible; 5", "5"),
+        ("The answer is 5; there is no other solution.", "5"),
+        (r"\boxed{5}. It cannot be larger.", "5")],
     "several numbers": [("3 boxes of 24 make 72, less 10 is 62.", "62")],
     "no number": [("I do not know.", None), ("", None), ("$", None)],
     "repetition": [  # minutes, or an error, when it is searched carelessly
@@ -99,73 +128,6 @@ def test_extract_answer_kind(kind: str) -> None:
     cases = EXTRACTED[kind]
     found = [(text, extract_answer(text)) for text, _ in cases]
     assert found == cases
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no solution",
-        "No solution.",
-        "impossible",
-        "The answer is no solution.",
-        r"\boxed{\text{no solution}}",
-        r"\boxed{\varnothing}",
-        "#### no solution",
-        "The answer is: no solution, because 30 > 20.",
-        "There is no valid solution for 3 buses",
-        "This has no integer solutions.",
-        "That is impossible: 20 - 15 = 5 is less than 10.",
-        "10 must give 12. 12 is more than 10. That cannot be.",
-        "The conditions are contradictory (35 and 40).",
-        "35 is not 40, a contradiction",
-        "The problem is unsolvable with 100 pupils",
-        "The system does not have a solution: 4 = 5",
-        "Such numbers do not exist. 70 is too few",
-        "It can\u2019t be solved for 70",
-        "It is not possible to fill 3 buses",
-        "The answer is 5. But 5 is a contradiction, so no solution.",
-        "The 3 equations are inconsistent.",
-    ],
-)
-def test_extract_answer_no_solution_phrases(text: str) -> None:
-    assert extract_answer(text) == NO_SOLUTION
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("It looks impossible, but the answer is 5.", "5"),
-        (r"At first there is no solution. Yet \boxed{5}", "5"),
-        ("Half a box is impossible, so he buys 3 boxes", "3"),
-        ("The total cannot be negative. Therefore 7", "7"),
-        ("This is not a contradiction: 5", "5"),
-        ("It is not impossible; 5", "5"),
-        ("The answer is 5; there is no other solution.", "5"),
-        (r"\boxed{5}. It cannot be larger.", "5"),
-    ],
-)
-def test_extract_answer_number_beats_no_solution(
-    text: str, expected: str
-) -> None:
-    assert extract_answer(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<think>The answer is 5</think> The answer is 6", "6"),
-        ("<think>no solution?</think> 6", "6"),
-        (r"<think>\boxed{5}", None),
-        ("<think>5", None),
-        (r"<think>\boxed{5}</think>", None),
-        ("<think>a</think> 5 <think> 6", None),
-        ("5</think> nothing", None),
-    ],
-)
-def test_extract_answer_ignores_the_thought(
-    text: str, expected: str | None
-) -> None:
-    assert extract_answer(text) == expected
 
 
 GOLD = [
@@ -191,7 +153,7 @@ def test_gold_answer_odd_writing(text: str | int, expected: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "#### ", "#### unknown", "5 ####"])
 def test_gold_answer_without_value_says_the_cure(text: str) -> None:
-    with pytest.raises(ValueError, match="end it with '#### 72'"):
+    with pytest.raises(ValueError, match="#### 72"):
         is_correct("5", text)
 
 
@@ -225,13 +187,15 @@ def test_gold_answer_parses_all_of_gsm8k() -> None:
     folder = Path(os.environ.get("DISTILL_GSM8K", beside))
     if not (folder / "train.jsonl").exists():
         pytest.skip("no real GSM8K here: name its folder in DISTILL_GSM8K")
-    lines = [
-        line
-        for name in ("train.jsonl", "test.jsonl")
-        for line in (folder / name).read_text("utf-8").splitlines()
-    ]
-    assert len(lines) == 8792
-    for answer in [json.loads(line)["answer"] for line in lines]:
+    splits = {
+        name: load_problems(folder, name)
+        for name in ("train", "validation", "test")
+    }
+    sizes = [len(rows) for rows in splits.values()]
+    assert sizes == [7000, 473, 1319]
+    rows = [row for rows in splits.values() for row in rows]
+    assert len({row["id"] for row in rows}) == 8792
+    for answer in [row["answer"] for row in rows]:
         written = answer.rpartition("####")[2].strip().replace(",", "")
         assert gold_answer(answer) == written
         assert is_correct(f"<think>1</think> It is {written}.", answer)

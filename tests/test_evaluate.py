@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import evaluate_worker
@@ -20,7 +19,6 @@ from helpers import CourseError, chat
 from helpers.evaluate import (
     Evaluation,
     evaluate,
-    format_accuracy,
     gap_closed,
     load_arm,
     mcnemar,
@@ -78,34 +76,15 @@ def test_render_prompts_free_and_think():
     student = tiny.tokenizer("mini-gemma3")
     free = render_prompts(problems, student, mini)
     think = render_prompts(problems, student, mini, "think")
-    for plain, thinking, row in zip(free, think, problems, strict=True):
+    assert think == [prompt + "<think>\n" for prompt in free]
+    for prompt, row in zip(free, problems, strict=True):
         messages = chat.student_messages(row["question"])
-        assert chat.encode_text(plain, student) == chat.prompt_ids(
-            messages, student
-        )
-        assert plain.endswith("<start_of_turn>model\n")
-        assert thinking == plain + "<think>\n"
+        ids = chat.prompt_ids(messages, student)
+        assert chat.encode_text(prompt, student) == ids
     teacher = tiny.tokenizer("mini-qwen3")
     free = render_prompts(problems, teacher, mini)
     assert free == render_prompts(problems, teacher, mini, "think")
     assert all(p.count("<think>") == 1 for p in free)
-    with pytest.raises(AssertionError):
-        render_prompts(problems, student, mini, "fast")
-
-
-@pytest.mark.parametrize("mode", ["free", "think"])
-def test_evaluate_asks_greedily_with_the_training_prompt(tmp_path, mode):
-    profile = tiny.profile(tmp_path)
-    problems = tiny.problems(5)
-    loaded = tiny.plain_student()
-    first = evaluate(loaded, problems, profile=profile, mode=mode)
-    bigger = replace(profile, evaluation_batch=5)
-    second = evaluate(loaded, problems, profile=bigger, mode=mode)
-    assert first.completions == second.completions
-    assert first.problems == problems and first.seconds > 0
-    for completion in first.completions:
-        assert completion.text.startswith("<think>\n") == (mode == "think")
-        assert completion.tokens <= profile.max_new_tokens
 
 
 def test_evaluate_measures_its_own_peak(tmp_path):
@@ -125,17 +104,17 @@ def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
     boxed = PROFILES["full"].teacher_prompt
     profile = tiny.profile(tmp_path, teacher_prompt=boxed)
     path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
-    sampling = profile.sampling(3)
-    settings = {"profile": profile, "mode": "teacher", "sampling": sampling}
-    made = evaluate(tiny.teacher(), asked, path=path, **settings)
+    settings = {"profile": profile, "mode": "teacher"}
+    three, four = (
+        {**settings, "sampling": profile.sampling(seed)} for seed in (3, 4)
+    )
+    made = evaluate(tiny.teacher(), asked, path=path, **three)
     rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
     assert all("\\boxed{}" in row["prompt"] for row in rows)
     assert rows[0]["sampling"]["temperature"] == 0.6
-    assert rows[0]["sampling"]["seed"] == 3
-    again = evaluate(tiny.teacher(), asked, **settings)
+    again = evaluate(tiny.teacher(), asked, **three)
     assert again.completions == made.completions
-    other = {**settings, "sampling": profile.sampling(4)}
-    other = evaluate(tiny.teacher(), asked, path=path, **other)
+    other = evaluate(tiny.teacher(), asked, path=path, **four)
     assert other.completions != made.completions
 
 
@@ -190,7 +169,6 @@ def test_evaluate_asks_again_what_other_weights_answered(tmp_path):
         made = evaluate(loaded, asked, profile=profile, path=path)
         plain = evaluate(loaded, asked, profile=profile)
         assert made.completions == plain.completions
-    assert lines(path) == 6
     evaluate(loaded, asked[:2], profile=profile, path=path)
     assert lines(path) == 6
     assert made.seconds > 0 and made.peak_mib > 0
@@ -207,7 +185,7 @@ def test_load_arm_wants_an_adapter_for_other_arms(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1), (81, 263)]
+    ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1)]
 )
 def test_wilson_interval_equals_its_formula(correct, total):
     share, z = correct / total, 1.959963984540054
@@ -218,33 +196,21 @@ def test_wilson_interval_equals_its_formula(correct, total):
     ends = (centre - spread, centre + spread)
     expected = [end / (1 + z * z / total) for end in ends]
     assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-9)
-    narrow = wilson_interval(correct, total, confidence=0.8)
-    assert narrow[1] - narrow[0] < expected[1] - expected[0]
 
 
-def test_statistics_refuse_what_is_no_score():
-    for correct, total in ((0, 0), (-1, 5), (6, 5)):
-        with pytest.raises(ValueError):
-            wilson_interval(correct, total)
-    with pytest.raises(ValueError):
-        mcnemar([True], [])
+def test_gap_closed():
+    assert gap_closed(0.4, 0.8, 0.9) == pytest.approx(0.8)
+    assert gap_closed(40, 30, 90) == pytest.approx(-0.2)
     with pytest.raises(CourseError, match="no gap"):
         gap_closed(0.9, 0.95, 0.9)
 
 
 def test_mcnemar_hand_computed():
     # 1 lost, 5 won: 2 * (C(6,0) + C(6,1)) / 2**6 = 14 / 64
-    before = [True] + [False] * 5
-    after = [False] + [True] * 5
+    before = [True] + [False] * 5 + [True] * 50
+    after = [False] + [True] * 5 + [True] * 50
     expected = pytest.approx(14 / 64, abs=1e-12)
     assert mcnemar(before, after) == mcnemar(after, before) == expected
-    assert mcnemar(before + [True] * 50, after + [True] * 50) == expected
     assert mcnemar([True, False], [True, False]) == 1.0
-    assert mcnemar([False] * 20, [True] * 20) == pytest.approx(2 / 2**20)
-
-
-def test_format_accuracy_and_gap_closed():
-    assert format_accuracy(124, 300) == "41.3% (124/300), 95% CI 35.9-47.0"
-    assert gap_closed(0.4, 0.8, 0.9) == pytest.approx(0.8)
-    assert gap_closed(40, 30, 90) == pytest.approx(-0.2)
-    assert gap_closed(40, 95, 90) > 1
+    with pytest.raises(ValueError):
+        mcnemar([True], [])

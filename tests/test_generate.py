@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from copy import deepcopy
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import CourseError, chat
+from helpers import chat
 from helpers import generate as module
 from helpers.generate import Sampling, generate
 from helpers.traces import teacher_messages
@@ -42,12 +41,10 @@ def test_generate_greedy_does_not_depend_on_the_batch(make):
     loaded = make()
     texts = prompts(loaded)
     alone = answers(loaded, texts, 1)
-    assert answers(loaded, texts, 8) == alone
-    order = list(range(len(texts)))
-    random.Random(1).shuffle(order)
-    shuffled = answers(loaded, [texts[i] for i in order], 4)
-    assert shuffled == [alone[i] for i in order]
+    assert answers(loaded, texts[::-1], 4) == alone[::-1]
     assert len({answer.text for answer in alone}) > 5  # it can fail
+    assert all(a.tokens <= TOKENS for a in alone)
+    assert all(a.tokens == TOKENS for a in alone if a.finish_reason != "stop")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -64,16 +61,6 @@ def test_generate_gives_16_bit_heads_no_slices(dtype):
     # the first one after the prompt is a slice unless it is packed
     assert all(whole) == (dtype is torch.bfloat16)
     assert len(whole) > 2 and not head._forward_pre_hooks
-
-
-def test_stop_ids_own_and_the_templates():
-    for loaded, names in (
-        (tiny.teacher(), ["<|im_end|>"]),
-        (tiny.plain_student(), ["<end_of_turn>", "<eos>"]),
-    ):
-        ids = loaded.tokenizer.convert_tokens_to_ids(names)
-        stops = module.stop_ids(loaded.model, loaded.tokenizer)
-        assert stops == sorted(ids)
 
 
 def test_generate_finish_reasons_lengths_and_order(monkeypatch):
@@ -98,35 +85,8 @@ def test_generate_finish_reasons_lengths_and_order(monkeypatch):
     ]
 
 
-def test_generate_says_length_when_the_limit_cuts():
-    loaded = tiny.teacher()
-    completions = answers(loaded, prompts(loaded), 4)
-    cut = [c for c in completions if c.finish_reason == "length"]
-    assert cut and all(c.tokens == TOKENS for c in cut)
-    assert all(c.tokens <= TOKENS for c in completions)
-    assert answers(loaded, [], 4) == []
-
-
-def test_generate_refuses_a_doubled_bos():
-    loaded = tiny.plain_student()
-    text = "<bos>" + prompts(loaded)[0]
-    with pytest.raises(CourseError, match="2 BOS tokens"):
-        answers(loaded, [text], 1)
-
-
-def test_generate_leaves_the_models_mode_as_it_was():
-    loaded = tiny.plain_student()
-    loaded.model.train()
-    try:
-        answers(loaded, prompts(loaded)[:1], 1)
-        assert loaded.model.training
-    finally:
-        loaded.model.eval()
-
-
 def test_generate_sampling_follows_the_seed():
     loaded = tiny.teacher()
-    assert Sampling().options()["do_sample"] is False
 
     def sampled(seed):
         torch.manual_seed(seed)

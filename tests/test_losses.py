@@ -44,25 +44,10 @@ def test_equal_logits_give_zero_and_others_do_not(kind):
     loss = kd_loss(teacher + 5, teacher, ALL, kind=kind)
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert kd_loss(student, teacher, ALL, kind=kind) > 0.1
-
-
-@each_kind
-def test_gradient_reaches_only_the_student(kind):
-    student, teacher = pair()
-    teacher.requires_grad_()
-    kd_loss(student, teacher, ALL, kind=kind).backward()
-    assert student.grad.abs().sum() > 0.1
-    assert teacher.grad is None
-
-
-def test_gradient_by_hand():
-    """T**2 times (q - p) / T per position (arXiv:1503.02531, eq. 2)."""
-    student, teacher = pair()
-    loss = kd_loss(student, teacher, ALL, temperature=3.0)
-    expected = (student / 3).softmax(-1) - (teacher / 3).softmax(-1)
-    torch.testing.assert_close(
-        gradient(loss, student)[0], 3 * expected.detach() / 6
-    )
+    student, teacher = pair(scale=1e4)
+    loss = kd_loss(student, teacher, ALL, kind=kind)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient(loss, student)[0]).all()
 
 
 @each_kind
@@ -76,31 +61,23 @@ def test_temperature_softens_and_scales_by_its_square(kind):
 @each_kind
 def test_masked_out_positions_are_inert(kind):
     student, teacher = pair()
+    teacher.requires_grad_()
     out = ~SOME[..., None]
     broken = student.detach().masked_fill(out, math.nan).requires_grad_()
-    loss = kd_loss(student, teacher, SOME, kind=kind)
+    loss = kd_loss(student, teacher, SOME.long(), kind=kind)
     other = kd_loss(broken, teacher + out * 9, SOME, kind=kind)
     assert other.item() == loss.item()
     (before,), (after,) = gradient(loss, student), gradient(other, broken)
     assert torch.equal(before, after)
     assert (after[~SOME] == 0).all() and (after[SOME] != 0).all()
-
-
-def test_loss_is_a_mean_over_positions_not_over_rows():
-    student, teacher = pair()
-    each = [
-        kd_loss(*(x[i, j][None, None] for x in pair()), torch.ones(1, 1))
+    loss = kd_loss(student, teacher, SOME, kind=kind)
+    loss.backward()
+    assert teacher.grad is None
+    each = [  # a mean over positions, not over rows
+        kd_loss(*(x[i, j][None, None] for x in pair()), ALL[:1, :1], kind=kind)
         for i, j in SOME.nonzero()
     ]
-    loss = kd_loss(student, teacher, SOME)
     torch.testing.assert_close(loss, torch.stack(each).mean())
-
-
-def test_mask_may_be_zeros_and_ones():
-    student, teacher = pair()
-    expected = kd_loss(student, teacher, SOME)
-    for dtype in (torch.long, torch.float32, torch.uint8):
-        assert kd_loss(student, teacher, SOME.to(dtype)) == expected
 
 
 def every_loss(student, teacher, mask, **options):
@@ -122,21 +99,22 @@ def test_fully_masked_batch_is_zero_with_a_gradient():
         assert torch.equal(gradient(loss, student)[0], student * 0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
+@pytest.mark.parametrize(
+    "dtype, wide",
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_half_precision_is_computed_in_float32(dtype, wide):
     student, teacher = pair(dtype=dtype)
-    half = list(every_loss(student, teacher, SOME))
-    wide = every_loss(student.float(), teacher.float(), SOME)
-    for loss, reference in zip(half, wide, strict=True):
-        assert loss.dtype == torch.float32
+    narrow = list(every_loss(student, teacher, SOME))
+    expected = every_loss(student.to(wide), teacher.to(wide), SOME)
+    for loss, reference in zip(narrow, expected, strict=True):
+        assert loss.dtype == wide
         assert loss.item() == reference.item()
-    assert gradient(half[0], student)[0].dtype == dtype
-
-
-def test_float64_stays_float64():
-    student, teacher = pair(dtype=torch.float64)
-    for loss in every_loss(student, teacher, SOME):
-        assert loss.dtype == torch.float64
+    assert gradient(narrow[0], student)[0].dtype == dtype
 
 
 @each_kind
@@ -146,17 +124,6 @@ def test_gradient_agrees_with_finite_differences(kind):
     assert torch.autograd.gradcheck(
         lambda logits: kd_loss(logits, teacher, SOME, **options), student
     )
-
-
-def test_loss_agrees_with_torch():
-    student, teacher = pair()
-    p, q = teacher.log_softmax(-1)[SOME], student.log_softmax(-1)[SOME]
-    for kind, first, second in (("forward", q, p), ("reverse", p, q)):
-        expected = functional.kl_div(
-            first, second, log_target=True, reduction="batchmean"
-        )
-        loss = kd_loss(student, teacher, SOME, kind=kind)
-        torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
@@ -170,20 +137,16 @@ def test_loss_and_gradient_agree_with_trl(beta, temperature):
     expected = GKDTrainer.generalized_jsd_loss(
         student, teacher, labels=torch.where(SOME, 1, -100), **options
     )
-    loss = kd_loss(student, teacher, SOME, kind="jsd", **options)
-    loss = loss / temperature**2
-    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
-    (ours,), (theirs,) = (gradient(x, student) for x in (loss, expected))
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-
-
-def test_jsd_vanishes_towards_its_ends():
-    student, teacher = pair(dtype=torch.float64)
-    small = 1e-6
-    for beta, kind in ((small, "forward"), (1 - small, "reverse")):
-        jsd = kd_loss(student, teacher, ALL, kind="jsd", beta=beta)
-        limit = kd_loss(student, teacher, ALL, kind=kind)
-        torch.testing.assert_close(jsd / small, limit, rtol=1e-3, atol=0)
+    kinds = ["jsd", *{0: ["forward"], 1: ["reverse"]}.get(beta, [])]
+    for kind in kinds:
+        loss = kd_loss(student, teacher, SOME, kind=kind, **options)
+        loss = loss / temperature**2
+        torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+        (ours,), (theirs,) = (
+            torch.autograd.grad(x, student, retain_graph=True)
+            for x in (loss, expected)
+        )
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 def test_skew_is_bounded_and_starts_at_forward():
@@ -218,14 +181,6 @@ def test_a_token_that_one_excludes_is_never_nan(kind, who):
     assert torch.isfinite(gradient(loss, student)[0]).all()
 
 
-@each_kind
-def test_huge_logits_stay_finite(kind):
-    student, teacher = pair(scale=1e4)
-    loss = kd_loss(student, teacher, SOME, kind=kind)
-    assert torch.isfinite(loss)
-    assert torch.isfinite(gradient(loss, student)[0]).all()
-
-
 def test_entropy_of_known_distributions():
     assert entropy(torch.zeros(8)).item() == pytest.approx(log(8))
     assert entropy(torch.tensor([0.0, -INF, -INF])).item() == 0
@@ -235,13 +190,11 @@ def test_entropy_of_known_distributions():
 
 def test_shift_gives_the_models_own_loss():
     """An independent implementation: transformers shifts inside."""
-    model = tiny.teacher().model
-    torch.manual_seed(0)
-    ids = torch.randint(20, 500, (2, 9))
+    ids = torch.arange(20, 38).reshape(2, 9)
     labels = ids.clone()
     labels[0, :4], labels[1, :6] = -100, -100
     with torch.no_grad():
-        output = model(input_ids=ids, labels=labels)
+        output = tiny.teacher().model(input_ids=ids, labels=labels)
     logits, targets, mask = losses.shift_for_next_token(output.logits, labels)
     loss = functional.cross_entropy(logits[mask], targets[mask])
     assert mask.sum() == 8
@@ -288,12 +241,12 @@ def test_shapes_and_masks_are_refused(width, mask, match):
 
 @each_kind
 @pytest.mark.parametrize("bad", [math.nan, INF])
-@pytest.mark.parametrize("who", [0, 1])
-def test_nan_is_named(kind, bad, who):
-    logits = [x.detach() for x in pair()]
-    logits[who][0, 0, 3] = bad
-    with pytest.raises(LossError, match="is NaN"):
-        kd_loss(*logits, SOME, kind=kind)
+def test_nan_is_named(kind, bad):
+    for who in (0, 1):
+        logits = [x.detach() for x in pair()]
+        logits[who][0, 0, 3] = bad
+        with pytest.raises(LossError, match="is NaN"):
+            kd_loss(*logits, SOME, kind=kind)
 
 
 def test_vocabularies_of_one_tokenizer_and_one_width_agree():
@@ -302,13 +255,10 @@ def test_vocabularies_of_one_tokenizer_and_one_width_agree():
     check(small, large, 896, 896)
     with pytest.raises(CourseError, match=rf"1024.*:{len(large)}\]"):
         check(small, large, 896, 1024)
-    student = tiny.tokenizer(tiny.STUDENT)
-    match = f"{len(student)} tokens, the teacher's {len(large)}"
-    with pytest.raises(CourseError, match=match):
-        check(student, large, 896, 896)
     words = dict(large.get_vocab())
     first, second = list(words)[40:42]  # two tokens that change places
     words |= {first: words[second], second: words[first]}
     swapped = SimpleNamespace(get_vocab=lambda: words)
-    with pytest.raises(CourseError, match="tokenizers differ"):
-        check(large, swapped, 896, 896)
+    for other in (swapped, tiny.tokenizer(tiny.STUDENT)):
+        with pytest.raises(CourseError, match="tokenizers differ"):
+            check(other, large, 896, 896)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -63,42 +64,15 @@ def test_load_student_goes_through_unsloth_in_4_bit(student):
     assert student.tokenizer.chat_template == shipped.chat_template
 
 
-def test_load_student_4_bit_stays_close_to_the_original(student):
-    """Quantized weights are near the originals, and not equal to them."""
-    from bitsandbytes.functional import dequantize_4bit
-
-    packed = student.model.model.layers[1].mlp.gate_proj.weight
-    original = tiny.plain_student().model
-    weight = original.model.layers[1].mlp.gate_proj.weight
-    restored = dequantize_4bit(packed.data, packed.quant_state)
-    error = (restored.float() - weight).abs().mean() / weight.abs().mean()
-    assert 0.01 < error < 0.15
-    linear = sum(
-        m.weight.numel()
-        for name, m in original.named_modules()
-        if name.endswith("_proj")
-    )
-    saved = weight_bytes(original) - weight_bytes(student.model)
-    assert saved == 4 * linear - linear // 2
-
-
 def test_a_model_is_in_4_bits_where_the_profile_says_so(profile):
     student = load_student(replace(profile, load_in_4bit=False))
     assert quantized_layers(student.model) == 0
     assert {p.dtype for p in student.model.parameters()} == {torch.float32}
-    teacher = load_teacher(profile)
-    assert not teacher.model.training
-    assert teacher.backend == "transformers (float32)"
-    assert quantized_layers(teacher.model) == 0
     four_bits = replace(profile, teacher_in_4bit=True)
     assert quantized_layers(load_teacher(four_bits).model) == LAYERS
     student = load_teacher(four_bits, profile.student)
     assert quantized_layers(student.model) == 0
-
-
-def test_load_student_refuses_a_thinking_teacher(profile):
-    with pytest.raises(ModelError, match="mini-qwen3 is a thinking teacher"):
-        load_student(profile, profile.teacher)
+    assert student.backend == "transformers (float32)"
 
 
 @both
@@ -111,27 +85,33 @@ def test_a_model_that_is_missing_is_named(profile, tmp_path, load):
 
 @both
 @pytest.mark.parametrize(
-    "file, content",
+    "file, content, reason",
     [
-        ("config", None),
-        ("model", None),
-        ("model", b"half a file"),
-        ("tokenizer", None),
+        ("config", None, "no config.json"),
+        ("model", None, "no .*safetensors"),
+        ("model", b"half a file", ""),
+        ("tokenizer", None, ""),
     ],
 )
-def test_an_incomplete_folder_is_named(profile, tmp_path, load, file, content):
+def test_an_incomplete_folder_is_named(
+    profile, tmp_path, load, file, content, reason
+):
+    """Weights in a pickle do not count."""
     broken = folder_with(tmp_path, **{file: content})
-    with pytest.raises(ModelError, match="half-model") as caught:
+    torch.save({}, broken / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=f"half-model.*{reason}") as caught:
         load(profile, str(broken))
     assert "\n" not in str(caught.value)
 
 
 @both
-def test_gemma_3_is_refused_in_float16(profile, load):
+def test_what_cannot_be_trained_is_refused(profile, load):
     half = replace(profile, dtype="float16", load_in_4bit=False)
     with pytest.raises(ModelError, match="overflows in float16.*bfloat16"):
         load(half, profile.student)
     assert load_teacher(half, profile.teacher).model.dtype == torch.float16
+    with pytest.raises(ModelError, match="mini-qwen3 is a thinking teacher"):
+        load_student(profile, profile.teacher)
 
 
 @both
@@ -156,16 +136,6 @@ def test_loading_asks_for_no_code_and_runs_none(
     assert not asked and not ran.exists()
 
 
-@both
-def test_loading_refuses_weights_that_are_no_safetensors(
-    profile, tmp_path, load
-):
-    pickled = folder_with(tmp_path, model=None)
-    torch.save({}, pickled / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="half-model: no .*safetensors"):
-        load(profile, str(pickled))
-
-
 def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
     """And from that repository: Unsloth would take another in its place."""
     asked = {}
@@ -184,6 +154,11 @@ def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
     assert asked["use_exact_model_name"] is True
     assert asked["trust_remote_code"] is False
     assert asked["use_safetensors"] is True
+    for name in ("unsloth/models/loader.py", "unsloth_zoo/cpu/loader.py"):
+        package, _, inner = name.partition("/")
+        spec = importlib.util.find_spec(package)  # the loaders drop it unseen
+        path = Path(spec.submodule_search_locations[0]) / inner
+        assert "use_exact_model_name" in path.read_text("utf-8"), name
 
 
 @pytest.mark.parametrize(
@@ -243,12 +218,8 @@ def test_add_lora_puts_adapters_on_all_seven_projections(profile):
         student = add_lora(student, rank=4)
         after = student.model.eval()(input_ids=ids).logits
     assert torch.allclose(before.float(), after.float(), atol=1e-5)
-    trainable = [
-        name
-        for name, parameter in student.model.named_parameters()
-        if parameter.requires_grad
-    ]
-    assert all(".lora_" in name for name in trainable)
+    named = student.model.named_parameters()
+    trainable = [name for name, weight in named if weight.requires_grad]
     assert len(trainable) == 2 * LAYERS
     targets = {name.split(".lora_")[0].split(".")[-1] for name in trainable}
     assert targets == set(models.PROJECTIONS)
@@ -266,16 +237,6 @@ def test_add_lora_names_every_missing_target(student):
     assert "gate_proj" in message.split("It has:")[1]
 
 
-def test_add_lora_same_seed_same_adapter(profile):
-    def first(seed):
-        student = add_lora(load_student(profile), rank=4, seed=seed)
-        named = student.model.named_parameters()
-        return next(p.detach().clone() for n, p in named if ".lora_A" in n)
-
-    assert torch.equal(first(1), first(1))
-    assert not torch.equal(first(1), first(2))
-
-
 def test_load_adapter_refuses_a_missing_and_anothers_adapter(
     profile, tmp_path
 ):
@@ -290,16 +251,16 @@ def test_load_adapter_refuses_a_missing_and_anothers_adapter(
 
 def test_parameter_counts_by_hand(profile):
     """Embedding 1024 x 64, two layers of width 64 and 128, one KV head."""
-    layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128  # q, o; k, v; mlp
-    layer += 4 * 64 + 2 * 32  # norms of the layer, of queries and of keys
-    base = 1024 * 64 + 2 * layer + 64
+    packed = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)  # q, o; k, v; mlp
+    norms = 2 * (4 * 64 + 2 * 32) + 64  # also of queries and of keys
+    base = 1024 * 64 + packed + norms
     plain = tiny.plain_student().model
     assert parameter_counts(plain) == {"trainable": base, "total": base}
     assert weight_bytes(plain) == 4 * base
     inputs_and_outputs = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
     adapters = 2 * 4 * inputs_and_outputs
-    student = add_lora(load_student(profile), rank=4)
-    assert parameter_counts(student.model) == {
-        "trainable": adapters,
-        "total": base + adapters,
-    }
+    student = add_lora(load_student(profile), rank=4).model
+    counts = {"trainable": adapters, "total": base + adapters}
+    assert parameter_counts(student) == counts
+    unpacked = base - packed + adapters
+    assert weight_bytes(student) == 4 * unpacked + packed // 2

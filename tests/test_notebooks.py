@@ -20,7 +20,6 @@ STORED = [
     for path in sorted(NOTEBOOKS.rglob("*.ipynb"))
     if ".ipynb_checkpoints" not in path.parts
 ]
-LESSONS = [path for path in STORED if "solutions" not in path.parts]
 MAX_BYTES, MAX_LINES, MAX_MEDIAN, MAX_COLUMNS = 500_000, 40, 8, 79
 
 # A path of somebody's machine; not the end of a URL or of a relative path.
@@ -29,8 +28,12 @@ ABSOLUTE = re.compile(
     r"|\b[A-Za-z]:\\{1,2}Users\b"
 )
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:href|src)=\"([^\"]+)\"")
-MINUTES = re.compile(r"^\|.*minutes.*\|\s*\n\|[\s:|-]+\|", re.M | re.I)
 TEXT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex")
+
+
+each = pytest.mark.parametrize(
+    "path", STORED, ids=lambda path: str(path.relative_to(NOTEBOOKS))
+)
 
 
 @cache
@@ -43,12 +46,7 @@ def texts(path: Path, kind: str) -> list[str]:
     return [cell.source for cell in cells if cell.cell_type == kind]
 
 
-def each(paths: list[Path]) -> pytest.MarkDecorator:
-    names = [str(path.relative_to(NOTEBOOKS)) for path in paths]
-    return pytest.mark.parametrize("path", paths, ids=names)
-
-
-@each(STORED)
+@each
 def test_notebook_has_one_title_and_links_that_lead_somewhere(path):
     nbformat.validate(read(path))
     prose = texts(path, "markdown")
@@ -62,18 +60,7 @@ def test_notebook_has_one_title_and_links_that_lead_somewhere(path):
     assert [x for x in local if not (path.parent / x).exists()] == []
 
 
-@each(LESSONS)
-def test_lesson_promises_asks_and_sums_up(path):
-    first, *_ = prose = texts(path, "markdown")
-    assert MINUTES.search(first)
-    everything = "\n".join(prose)
-    assert "You will be able to" in everything
-    assert "Key takeaways" in everything
-    tasks = re.findall(r"\*\*(?:Exercise|Quiz|Question|\d+\.)", everything)
-    assert len(tasks) >= 3
-
-
-@each(STORED)
+@each
 def test_notebook_is_small_and_its_cells_are_short(path):
     assert path.stat().st_size < MAX_BYTES
     cells = [text.splitlines() for text in texts(path, "code")]
@@ -83,7 +70,7 @@ def test_notebook_is_small_and_its_cells_are_short(path):
     assert max(len(line) for lines in cells for line in lines) <= MAX_COLUMNS
 
 
-@each(STORED)
+@each
 def test_notebook_was_executed_in_one_go_without_error_or_private_path(path):
     cells = read(path).cells
     code = [cell for cell in cells if cell.cell_type == "code"]

@@ -20,7 +20,6 @@ from helpers.profiles import (
     overrides,
     set_seed,
 )
-from helpers.scale.planner import LOGIT_BYTES, load_shape, weight_bytes
 
 FULL = PROFILES["full"]
 
@@ -42,15 +41,8 @@ def test_profiles_are_local_or_pinned():
         for model in (profile.teacher, profile.student, profile.kd_student):
             mini = str(DATA / "models") in model
             assert mini or len(HUB[model].revision) == 40
-
-
-def test_get_profile_unknown_name_lists_the_known():
-    for ask in (
-        lambda: get_profile("huge", {}),
-        lambda: typed(PROFILE="huge"),
-    ):
-        with pytest.raises(CourseError, match="'huge'.*mini, laptop, full"):
-            ask()
+    with pytest.raises(CourseError, match="'huge'.*mini, laptop, full"):
+        typed(PROFILE="huge")
 
 
 def test_get_profile_reads_the_environment():
@@ -76,32 +68,6 @@ def test_get_profile_reads_the_environment():
 
 
 @pytest.mark.parametrize(
-    ("field", "text", "expected"),
-    [
-        ("TRACES", "many", "a whole number from 1"),
-        ("TRACES", "5.5", "a whole number"),
-        ("TRACES", "-5", "a whole number from 1"),
-        ("TRACES", "0", "a whole number from 1"),
-        ("RANK", "-1", "from 1 to 1024"),
-        ("GENERATION_BATCH", "3000000", "from 1 to 10000"),
-        ("DTYPE", "banana", "float32, bfloat16, float16"),
-        ("TOP_P", "7", "from 0.01 to 1"),
-        ("SAMPLING_TEMPERATURE", "inf", "a number from 0 to 10"),
-        ("SAMPLING_TEMPERATURE", "nan", "a number from 0 to 10"),
-        ("LEARNING_RATE", "1e5", "a number from 1e-08 to 1"),
-        ("SEED", "-1", "a whole number from 0"),
-        ("LOAD_IN_4BIT", "maybe", "1 or 0"),
-    ],
-)
-def test_get_profile_refuses_what_is_not_allowed(field, text, expected):
-    with pytest.raises(CourseError) as caught:
-        typed(**{field: text})
-    message = str(caught.value)
-    assert message.startswith(f"DISTILL_{field}=")
-    assert expected in message and "unset it" in message
-
-
-@pytest.mark.parametrize(
     ("written", "meant"),
     [
         ("TEMPERATURE", "DISTILL_SAMPLING_TEMPERATURE"),
@@ -122,18 +88,10 @@ def test_every_field_can_be_overridden_and_has_a_range(field):
     assert type(new) is type(old) and new == type(old)(text)
     if field != "dtype" and isinstance(old, str):
         return
-    for bad in ("a word", "nan", "-1"):
-        with pytest.raises(CourseError, match=f"DISTILL_{field.upper()}="):
+    for bad in ("a word", "nan", "inf", "-1", "9999999999"):
+        match = f"^DISTILL_{field.upper()}=.*unset it"
+        with pytest.raises(CourseError, match=match):
             typed(**{field.upper(): bad})
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"temperature": float("inf")}, {"top_p": 7}, {"seed": -1}, {"top_k": -2}],
-)
-def test_sampling_refuses_what_is_not_allowed(wrong):
-    with pytest.raises(CourseError, match=f"^{next(iter(wrong))}="):
-        Sampling(**wrong)
 
 
 def test_sampling_is_frozen_and_its_own_record():
@@ -148,6 +106,8 @@ def test_sampling_is_frozen_and_its_own_record():
     assert Sampling(**asdict(sampling)) == sampling
     with pytest.raises(FrozenInstanceError):
         sampling.seed = 4
+    with pytest.raises(CourseError, match="^top_p="):
+        Sampling(top_p=7)
     options = sampling.options()
     assert options.pop("do_sample") and "seed" not in options
     greedy = PROFILES["mini"].greedy.options()
@@ -173,50 +133,21 @@ def test_profile_is_frozen_and_checked_when_replaced():
 
 def test_traces_path_is_the_shipped_file_for_mini_as_it_is():
     shipped = DATA / "traces" / "teacher.jsonl"
-    assert typed().traces_path == shipped
     assert typed(STUDENT="x", SEED="8").traces_path == shipped
-    for name, text in (("TRACES", "50"), ("SAMPLING_TEMPERATURE", "1")):
-        path = typed(**{name: text}).traces_path
-        assert path == RUNS / "mini" / "traces" / "teacher.jsonl"
+    changed = typed(SAMPLING_TEMPERATURE="1")
+    assert changed.traces_path == RUNS / "mini" / "traces" / "teacher.jsonl"
     assert FULL.traces_path == RUNS / "full" / "traces" / "teacher.jsonl"
 
 
-def test_full_fits_24_gb_where_notebooks_look_at_logits():
-    """Notebook 01 trains all weights, 05 sorts all logits; CUDA takes 1 GB."""
-    teacher, small, gemma = map(
-        load_shape, (FULL.kd_teacher, FULL.kd_student, FULL.student)
-    )
-    every = weight_bytes(teacher, 4) + weight_bytes(small, 16)
-    every += weight_bytes(gemma, 16)
-
-    def peak(rows: int, tokens: int, loop_rows: int) -> float:
-        text = 3 * weight_bytes(gemma, 16) + rows * tokens * (
-            gemma.layers * gemma.kept_per_token(0)
-            + LOGIT_BYTES * gemma.vocabulary
-        )
-        adapters = 18 * gemma.adapters(FULL.rank) + weight_bytes(gemma, 4)
-        ranked = adapters + loop_rows * tokens * (
-            gemma.layers * gemma.kept_per_token(FULL.rank)
-            + (LOGIT_BYTES + 36) * gemma.vocabulary
-        )
-        return every + max(text, ranked)
-
-    length = FULL.analysis_length
-    assert peak(FULL.theory_batch, length, FULL.kd_batch_size) < 23e9
-    assert peak(8, 3000, 16) > 23e9  # as in mini, but with GSM8K's lengths
-
-
 def test_set_seed_seeds_all_three(monkeypatch):
-    def draw():
+    def draw(seed):
+        assert set_seed(seed) == (seed or 11)
         return random.random(), numpy.random.rand(), torch.rand(1).item()
 
-    assert set_seed(5) == 5
-    first = draw()
-    set_seed(5)
-    assert draw() == first
-    assert set_seed(6) == 6
-    assert all(a != b for a, b in zip(draw(), first, strict=True))
+    first = draw(5)
+    assert draw(5) == first
+    assert not set(draw(6)) & set(first)
     monkeypatch.setenv("DISTILL_SEED", "11")
-    assert set_seed() == 11
+    draw(None)
     with pytest.raises(CourseError, match="seed=-1"):
         set_seed(-1)

@@ -55,12 +55,6 @@ def test_readme_links_and_paths_exist():
         and not (ROOT / link.partition("#")[0]).exists()
     ]
     assert missing == []
-    headings = re.findall(r"^#+ +(.*)$", README, flags=re.MULTILINE)
-    anchors = {
-        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
-        for heading in headings
-    }
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
 
 
 def test_readme_tables_are_the_measured_ones():

@@ -1,4 +1,4 @@
-"""helpers.traces: safe to kill, continued or refused."""
+"""helpers.traces: safe to kill, continued or refused; read, and filtered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,46 @@ from helpers.models import weights_hash
 from helpers.traces import (
     TraceFileError,
     audit_traces,
+    filter_traces,
     generate_traces,
     load_traces,
+    loops,
 )
 
 COUNT = 14  # a chunk is 12 problems here: one and a bit
+SENTENCE = "the same eight words come back again and "
+GOOD = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
+CUT = {"finish_reason": "length", "completion_tokens": 160, "correct": False}
+
+
+def row(**changes: Any) -> dict:
+    """A sound trace, with changes."""
+    return {**tiny.traces(1)[0], **changes}
+
+
+ROWS = [
+    row(id="1", question="q1"),
+    row(id="2", question="q2", correct=False),
+    row(id="3", question="q3", qwen3_answer="<think>\nand so on", **CUT),
+    row(id="4", question="q4", qwen3_answer="<think>\n6\n</think>\n\n"),
+    row(id="5", question="q5", qwen3_answer="<think>\n\n</think>\n\n12."),
+    row(id="6", question="q5", qwen3_answer="<think>" + GOOD),
+    row(id="7", question="q7", qwen3_answer=GOOD + SENTENCE * 5),
+    row(id="8", question="q8", qwen3_answer="The answer is 12."),
+    row(id="9", question="q9", completion_tokens=100),
+]
 
 
 def make(path: Path, folder: Path, count: int = COUNT, **options: Any) -> Any:
     """Let the tiny teacher answer the first `count` problems."""
     teacher = tiny.teacher()
-    seed = options.pop("seed", 7)
     return generate_traces(
         tiny.problems(count),
         teacher.model,
         teacher.tokenizer,
         path,
+        seed=options.pop("seed", 7),
         profile=tiny.profile(folder, **options),
-        seed=seed,
         progress=False,
     )
 
@@ -79,33 +102,23 @@ def test_generate_traces_rows_are_complete(path):
     assert rows[0]["sampling"] == {
         "teacher": "mini-qwen3",
         "teacher_sha256": weights_hash(tiny.teacher().model)[:12],
-        "temperature": 0.6,
-        "top_p": 0.95,
-        "top_k": 20,
-        "max_new_tokens": 16,
-        "seed": 7,
+        **asdict(tiny.profile(path.parent).sampling(seed=7)),
     }
     assert len(set(rows["qwen3_answer"])) > 10
-    tokens = [
-        r["completion_tokens"] for r in rows if r["finish_reason"] == "length"
-    ]
-    assert set(tokens) == {16}
-    assert audit_traces(rows)["cut by the token limit"] == len(tokens)
+    cut = [r for r in rows if r["finish_reason"] == "length"]
+    assert {r["completion_tokens"] for r in cut} == {16}
 
 
-def test_generate_traces_resumes_from_any_byte(whole, tmp_path):
+def test_generate_traces_resumes_from_any_byte(whole, path):
     """Every kind of stump a kill can leave gives the same file in the end."""
     rng = random.Random(2)
     ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
-    cuts = {0, 1, 5, 12, len(whole) - 1, len(whole)}
-    cuts |= {ends[0], ends[0] + 1, ends[4] + 1, ends[11] + 1, ends[12] + 3}
-    cuts |= {rng.randrange(len(whole)) for _ in range(8)}
-    for number, cut in enumerate(sorted(cuts)):
-        path = tmp_path / f"{number}.jsonl"
+    cuts = {0, 1, 12, len(whole) - 1, ends[0], ends[4] + 1, ends[11] + 1}
+    cuts |= {rng.randrange(len(whole)) for _ in range(5)}
+    for cut in cuts:
         path.write_bytes(whole[:cut])
-        rows = make(path, tmp_path)
+        assert len(make(path, path.parent)) == COUNT
         assert path.read_bytes() == whole, cut
-        assert len(rows) == COUNT
 
 
 def test_generate_traces_continues_to_a_higher_limit(tmp_path):
@@ -115,11 +128,6 @@ def test_generate_traces_continues_to_a_higher_limit(tmp_path):
     rows = make(path, tmp_path)
     assert path.read_bytes().startswith(five)
     assert [r["id"] for r in rows] == [p["id"] for p in tiny.problems(COUNT)]
-
-
-def test_generate_traces_finished_file_costs_nothing(path, monkeypatch):
-    monkeypatch.setattr(module, "generate", None)  # would raise
-    assert len(make(path, path.parent)) == COUNT
 
 
 @pytest.mark.slow
@@ -152,18 +160,16 @@ def test_generate_traces_survives_sigkill(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "named"),
     [
-        ({"seed": 8}, ["line 1", "sampling", "'seed': 8"]),
-        ({"sampling_temperature": 0.7}, ["line 1", "sampling", "0.7"]),
-        ({"max_new_tokens": 17}, ["line 1", "other problems or settings"]),
-        ({"count": 3}, ["holds 14 traces", "only 3 problems"]),
+        ({"seed": 8}, "line 1: sampling"),
+        ({"sampling_temperature": 0.7}, "line 1: sampling"),
+        ({"max_new_tokens": 17}, "other problems or settings"),
+        ({"count": 3}, "only 3 problems"),
     ],
 )
-def test_generate_traces_refuses_other_settings(path, options, parts):
-    message = refused(path, **options)
-    assert all(part in message for part in parts), message
-    assert "name another file" in message.lower()
+def test_generate_traces_refuses_other_settings(path, options, named):
+    assert named in refused(path, **options)
     path.write_bytes(path.read_bytes()[:-20])
     refused(path, **options)  # and the torn line is not cut off
 
@@ -173,26 +179,18 @@ def test_generate_traces_refuses_a_teacher_that_was_retrained(
 ):
     """The folder's name is the same, the weights are not."""
     monkeypatch.setattr(module, "weights_hash", lambda _: "0" * 64)
-    message = refused(path)
-    assert "teacher_sha256" in message and "'000000000000'" in message
+    assert "teacher_sha256" in refused(path)
 
 
-@pytest.mark.parametrize("field", ["id", "question", "gold"])
-def test_generate_traces_refuses_other_problems(path, field):
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-    rows[2][field] = "something else"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert f"t.jsonl, line 3: {field} is 'something else'" in refused(path)
+def test_generate_traces_refuses_other_problems(path):
+    [first, second] = path.read_bytes().split(b"\n", 2)[:2]
+    path.write_bytes(second + b"\n" + first + b"\n")
+    assert "t.jsonl, line 1: id is 'tiny-001'" in refused(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"shopping list\nmilk\n",
-        b"a text without an end of line",
-        b"\xff\xfe\n",
-        b'{"id": "x", "text": "another kind of line"}\n',
-    ],
+    [b"shopping list\nmilk\n", b"a text without an end", b"\xff\xfe\n"],
 )
 def test_generate_traces_refuses_a_foreign_file(path, content):
     path.write_bytes(content)
@@ -205,14 +203,13 @@ def test_generate_traces_refuses_a_file_without_line_feeds(path):
     assert "line feed" in refused(path)
 
 
-def test_generate_traces_no_write_access_is_said_before_the_work(
-    tmp_path, monkeypatch
+def test_generate_traces_says_before_the_work_what_it_cannot_write(
+    path, monkeypatch
 ):
     monkeypatch.setattr(module, "generate", None)  # would raise
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
+    assert len(make(path, path.parent)) == COUNT  # a finished file is read
     with pytest.raises(OSError, match="cannot write t.jsonl"):
-        make(blocked / "t.jsonl", tmp_path)
+        make(path / "t.jsonl", path.parent)  # a file where a folder should be
 
 
 def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
@@ -226,3 +223,92 @@ def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["log.json"]
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ('{"id": "x", "quest', "JSON"),
+        ("", "JSON"),
+        ("[1]", "TypeError"),
+        ('{"text": "hello"}', "'id'"),
+        (json.dumps(row(id="x", completion_tokens=True)), "no int"),
+        (json.dumps(row()), "came before"),
+    ],
+)
+def test_load_traces_names_the_line_that_is_bad(tmp_path, line, part):
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps(row())}\n{line}\n", encoding="utf-8")
+    with pytest.raises(TraceFileError, match="^t.jsonl, line 2:.*" + part):
+        load_traces(path)
+    with pytest.raises(TraceFileError, match="gone.jsonl cannot.*02"):
+        load_traces(tmp_path / "gone.jsonl")
+
+
+def test_load_traces_line_separators_stay_inside_a_line(tmp_path):
+    text = "<think>\na\u2028b\x85c\x0bd\n</think>\n\n5"
+    path = tmp_path / "t.jsonl"
+    line = json.dumps(row(qwen3_answer=text), ensure_ascii=False)
+    path.write_bytes(line.encode())  # an editor took the newline at the end
+    assert load_traces(path)["qwen3_answer"] == [text]
+
+
+def test_shipped_traces_are_whole_and_none_of_them_loops():
+    audit = audit_traces(load_traces(tiny.PROFILES["mini"].traces_path))
+    assert audit["loops"] == 0
+    assert audit["traces"] - audit["correct"] == audit["wrong answer"]
+
+
+def test_audit_traces_counts_every_fault():
+    assert audit_traces(ROWS, test_questions=["q1", "q9", "q77"]) == {
+        "traces": 9,
+        "correct": 7,
+        "cut by the token limit": 1,
+        "thought not closed": 2,
+        "tags doubled": 1,
+        "thought empty": 1,
+        "answer empty": 1,
+        "loops": 1,
+        "wrong answer": 2,
+        "repeated questions": 1,
+        "questions of the test": 2,
+        "tokens, median": 60,
+        "tokens, longest": 160,
+        "tokens, all": 160 + 100 + 7 * 60,
+    }
+    assert str(audit_traces(ROWS[:1])["loops"]) == "0"  # shown as a number
+    assert audit_traces([])["traces"] == audit_traces([])["tokens, all"] == 0
+
+
+def test_filter_traces_one_reason_a_trace():
+    worth, reasons = filter_traces(ROWS)
+    assert [r["id"] for r in worth] == ["1", "9"]
+    assert set(reasons.values()) == {1} and reasons.total() == 7
+    assert "thought not closed" in reasons and "thought empty" in reasons
+    worth, reasons = filter_traces(ROWS, correct_only=False, max_tokens=99)
+    assert [r["id"] for r in worth] == ["1", "2"]
+    assert reasons["longer than 99 tokens"] == 1
+    assert "wrong answer" not in reasons
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SENTENCE * 4, True),
+        (f"First, {SENTENCE * 4} and on", True),
+        (SENTENCE * 3, False),
+        ("wait, no. " * 18, True),  # fewer words, more often
+        (" ".join(map(str, range(50))) + " yes" * 8, False),
+        ((SENTENCE + "but first something else. ") * 4, True),
+        ("", False),
+    ],
+)
+def test_loops_is_repetition_in_a_row(text, expected):
+    assert loops(text) is expected
+
+
+def test_filter_traces_keeps_a_thought_that_quotes_its_question():
+    """Five times, with other words in between: it is no loop."""
+    steps = [f"{SENTENCE} {n} of the steps." for n in range(5)]
+    text = f"<think>\n{' '.join(steps)}\n</think>\n\nThe answer is 12."
+    assert len(filter_traces([row(qwen3_answer=text)])[0]) == 1
