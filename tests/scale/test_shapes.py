@@ -12,17 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import CourseError
 from helpers.models import add_lora, load_student
-from helpers.profiles import MODELS
 from helpers.scale.shapes import CONFIGS, known_models, load_shape, read_shape
-
-
-def config_of(name: str) -> dict:
-    return json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", known_models())
 def test_shape_counts_as_transformers_builds(name):
-    config = AutoConfig.for_model(**config_of(name))
+    content = json.loads((CONFIGS / f"{name}.json").read_text("utf-8"))
+    config = AutoConfig.for_model(**content)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shape = load_shape(name)
@@ -37,26 +33,10 @@ def test_shape_counts_as_transformers_builds(name):
     assert shape.sliding == kinds.count("sliding_attention")
 
 
-@pytest.mark.parametrize("name", ["mini-gemma3", "mini-qwen3"])
-def test_load_shape_reads_a_model_folder(name):
-    model = AutoModelForCausalLM.from_pretrained(MODELS / name)
-    counted = load_shape(str(MODELS / name)).parameters
-    assert counted == sum(p.numel() for p in model.parameters())
-
-
-def test_load_shape_takes_a_hub_id():
-    assert load_shape("Qwen/Qwen3-0.6B") == load_shape("Qwen3-0.6B")
-    assert load_shape("unsloth/gemma-3-1b-it").sliding == 22
-    with pytest.raises(CourseError, match="no config for .*Qwen3-0.6B"):
-        load_shape("nobody/nothing")  # lists those that are known
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "cannot be read"),
-        ("{}", "'None' has not been counted"),
         ('{"model_type": "qwen3_moe"}', "'qwen3_moe' has not been counted"),
         ('{"model_type": "qwen3"}', "hidden_size"),
     ],
@@ -67,12 +47,6 @@ def test_load_shape_broken_config_is_a_sentence(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CourseError, match=message):
         load_shape(str(tmp_path))
-
-
-def test_read_shape_finds_the_text_part():
-    text = config_of("gemma-3-4b-it")
-    nested = {"model_type": "gemma3", "text_config": text}
-    assert read_shape(nested) == load_shape("gemma-3-4b-it")
 
 
 def test_adapters_and_cache_by_hand():

@@ -11,7 +11,7 @@ import tiny
 
 from helpers import CourseError
 from helpers.cli.sweep import main
-from helpers.profiles import DATA, RUNS, Profile
+from helpers.profiles import Profile
 from helpers.results import Result, write_result
 from helpers.widgets import sweeps
 from helpers.widgets.sweeps import Point, find_sweep
@@ -56,14 +56,6 @@ def test_stored_points_are_one_profiles_with_seeds_added(folders):
     assert rank.stored() == [Point(0.5, 10, 100), Point(16, 110, 200)]
     assert rank.stored("laptop") == [Point(16, 20, 100)]
     assert rank.stored("full") == []
-
-
-@pytest.mark.parametrize("name", sweeps.SWEEPS)
-def test_only_mini_writes_into_what_ships(name):
-    sweep = find_sweep(name)
-    assert sweep.folder("mini") == DATA / "results" / name
-    assert sweep.folder("laptop") == RUNS / "laptop" / "results" / name
-    assert [point.x for point in sweep.stored("mini")] == list(sweep.values)
 
 
 def test_command_trains_scores_and_writes(small, folders, monkeypatch, capsys):
