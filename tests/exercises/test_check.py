@@ -70,13 +70,6 @@ def test_check_wrong_answers_say_why(
     assert said.endswith("(0 of 1 cases pass). Hint: think again")
 
 
-def test_check_unknown_exercise_names_the_known_ones(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    check("00.11", abs)
-    assert "00.11; there is 00.1, 00.2" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("name", "mistaken"),
     [

@@ -28,21 +28,6 @@ def test_accuracy_bars_of_rows_and_results(shown: list[Figure]) -> None:
     assert labels == ["teacher\nn = 100", "student after (think)\nn = 50"]
 
 
-def test_learning_curve_marks_epochs_between_its_points(
-    shown: list[Figure],
-) -> None:
-    # Losses every 5 steps, epochs of 12: no row stands where one ends.
-    log = [
-        {"loss": 1 / step, "step": step, "epoch": step / 12}
-        for step in range(5, 30, 5)
-    ]
-    log += [{"train_runtime": 3.0, "step": 24, "epoch": 2.0}]
-    plots.learning_curve(log, "It falls")
-    axes = shown[0].axes[0]
-    assert [line.get_xdata()[0] for line in axes.lines] == [5, 12, 24]
-    assert [text.strip() for text in _texts(axes)] == ["epoch 1", "epoch 2"]
-
-
 def test_intervals_reach_to_the_wilson_ends() -> None:
     shares, (down, up) = plots.intervals([(0, 10), (5, 10)])
     assert shares.tolist() == [0, 0.5]

@@ -44,17 +44,6 @@ def test_plan_memory_logits_hold_both_models():
         assert chunked.logits == 25 * min(chunk, 512) * 151_936
 
 
-def test_plan_memory_generation_is_weights_and_cache():
-    writing = {"method": "generate", "batch": 4, "length": 2048}
-    plan = plan_memory(QWEN, **writing)
-    assert plan.cache == 4 * QWEN.cache_bytes(2048)
-    assert plan.adapters == plan.optimizer == 0
-    # One layer: keys and values of 8 heads for 16, and one of them twice.
-    assert plan.activations == 4 * 2048 * 2 * 8 * 128 * (2 * 2 + 1)
-    long = plan_memory(QWEN, prompt=2048, **writing)
-    assert long.activations > plan.activations
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

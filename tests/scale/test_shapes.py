@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import CourseError
-from helpers.models import add_lora, load_student
-from helpers.scale.shapes import CONFIGS, known_models, load_shape, read_shape
+from helpers.scale.shapes import CONFIGS, known_models, load_shape
 
 
 @pytest.mark.parametrize("name", known_models())
@@ -57,32 +54,3 @@ def test_adapters_and_cache_by_hand():
     assert qwen.cache_bytes(100) == 100 * 28 * 2 * 2 * 8 * 128
     more = gemma.cache_bytes(513) - gemma.cache_bytes(512)
     assert more == 4 * 2 * 2 * 256  # four layers of 26 see everything
-
-
-@pytest.mark.parametrize("kind", ["student", "kd_student"])
-def test_kept_per_token_is_what_pytorch_keeps(kind):
-    """The count against saved-tensor hooks, by the slope over tokens."""
-    mini = tiny.PROFILES["mini"]
-    profile = replace(mini, dtype="bfloat16", student=getattr(mini, kind))
-    model = add_lora(load_student(profile), rank=8).model.train()
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def kept(tokens: int) -> int:
-        storages: dict = {}
-
-        def pack(tensor):  # the tensor too, so that its memory is not reused
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                storages[storage.data_ptr()] = storage.nbytes(), tensor
-            return tensor
-
-        ids = torch.full((1, tokens), 5)
-        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
-        with hooks, torch.autocast("cpu", torch.bfloat16):
-            model.get_base_model().model(ids, use_cache=False)
-        return sum(size for size, _ in storages.values())
-
-    shape = read_shape(model.config.to_dict())
-    slope = (kept(64) - kept(16)) / 48  # short of the sliding window
-    counted = shape.layers * shape.kept_per_token(8)
-    assert counted == pytest.approx(slope, rel=0.03)

@@ -23,7 +23,7 @@ import torch
 
 from helpers import CourseError
 from helpers.generate import Sampling
-from helpers.scale.vllm import main, vllm_traces
+from helpers.scale.vllm import vllm_traces
 from helpers.traces import TraceFileError, generate_traces, load_traces
 
 
@@ -206,13 +206,3 @@ def test_vllm_refuses_a_launcher(engine, profile, tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.scale.vllm.processes", lambda: four)
     with pytest.raises(CourseError, match="--shard"):
         vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
-
-
-def test_vllm_command_prints_the_pace_of_what_it_added(
-    engine, tmp_path, capsys
-):
-    path = tmp_path / "traces.jsonl"
-    argv = ["--limit", "2", "--output", str(path)]
-    assert main(argv) == 0
-    assert "2 new traces: " in capsys.readouterr().out
-    assert len(load_traces(path)) == 2

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiny
 
-from helpers import CourseError
 from helpers.cli.sweep import main
 from helpers.profiles import Profile
 from helpers.results import Result, write_result
@@ -85,9 +84,3 @@ def test_stopped_point_is_none_and_stops_at_once(small):
     )
     assert evaluation is None
     assert steps == [1]
-
-
-@pytest.mark.parametrize("rank", [0, 1.5])
-def test_rank_must_be_a_whole_number(small, rank):
-    with pytest.raises(CourseError, match="whole number"):
-        find_sweep("rank").train(rank, profile=small)
