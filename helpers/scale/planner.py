@@ -11,8 +11,6 @@ from dataclasses import astuple, dataclass
 from helpers import CourseError
 from helpers.scale.shapes import Shape, load_shape  # noqa: F401
 
-PlanError = CourseError  # the name that `rebuild.memory_points` raises
-
 GIB = 2**30
 PROMPT = 256  # tokens of a question in its template, generously
 PADDING = 1024  # rows by which two tables of one tokenizer may differ

@@ -23,11 +23,11 @@ def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
         "cached": {"seconds": 2.0},
     }
 
-    def child(module, arm):
+    def child(arm):
         asked.append(arm)
         return figures[arm]
 
-    monkeypatch.setattr(bench, "run_child", child)
+    monkeypatch.setattr(bench, "run_arm", child)
     assert bench.main(["--only", "kd", "--json"]) == 0
     ratios = json.loads(capfd.readouterr().out)["ratios"]
     turns = 3 * ["naive", "chunked"] + 3 * ["online", "cached"]
