@@ -20,6 +20,8 @@ from helpers.profiles import (
     overrides,
     set_seed,
 )
+from helpers.scale.planner import LOGIT_BYTES, weight_bytes
+from helpers.scale.shapes import load_shape
 
 FULL = PROFILES["full"]
 
@@ -137,6 +139,31 @@ def test_traces_path_is_the_shipped_file_for_mini_as_it_is():
     changed = typed(SAMPLING_TEMPERATURE="1")
     assert changed.traces_path == RUNS / "mini" / "traces" / "teacher.jsonl"
     assert FULL.traces_path == RUNS / "full" / "traces" / "teacher.jsonl"
+
+
+def test_full_fits_24_gb_where_notebooks_look_at_logits():
+    """Notebook 01 trains all weights, 05 sorts all logits; CUDA takes 1 GB."""
+    teacher, small, gemma = map(
+        load_shape, (FULL.kd_teacher, FULL.kd_student, FULL.student)
+    )
+    every = weight_bytes(teacher, 4) + weight_bytes(small, 16)
+    every += weight_bytes(gemma, 16)
+
+    def peak(rows: int, tokens: int, loop_rows: int) -> float:
+        text = 3 * weight_bytes(gemma, 16) + rows * tokens * (
+            gemma.layers * gemma.kept_per_token(0)
+            + LOGIT_BYTES * gemma.vocabulary
+        )
+        adapters = 18 * gemma.adapters(FULL.rank) + weight_bytes(gemma, 4)
+        ranked = adapters + loop_rows * tokens * (
+            gemma.layers * gemma.kept_per_token(FULL.rank)
+            + (LOGIT_BYTES + 36) * gemma.vocabulary
+        )
+        return every + max(text, ranked)
+
+    length = FULL.analysis_length
+    assert peak(FULL.theory_batch, length, FULL.kd_batch_size) < 23e9
+    assert peak(8, 3000, 16) > 23e9  # as in mini, but with GSM8K's lengths
 
 
 def test_set_seed_seeds_all_three(monkeypatch):

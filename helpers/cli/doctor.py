@@ -21,7 +21,8 @@ from helpers.cli import environment
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
 from helpers.profiles import MODELS, Profile, get_profile, revision_of
-from helpers.scale.planner import GIB, PROMPT, load_shape, plan_memory
+from helpers.scale.planner import GIB, PROMPT, plan_memory
+from helpers.scale.shapes import load_shape
 
 NEEDS = {"mini": (4, 1), "laptop": (16, 15), "full": (16, 30)}  # memory, disk
 SPARE = 1.0  # GiB for the libraries and CUDA's own context

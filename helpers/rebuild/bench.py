@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -24,11 +25,7 @@ from helpers.cli.commands import command_parser
 from helpers.rebuild.children import run_child, take_turns
 
 Figures = dict[str, list[float]]  # a value for each round
-
-
-def run_arm(arm: str) -> dict[str, float]:
-    """One arm of helpers.rebuild.bench_arms in a process of its own."""
-    return run_child("helpers.rebuild.bench_arms", arm)
+run_arm = partial(run_child, "helpers.rebuild.bench_arms")
 
 
 def over(first: Sequence[float], second: Sequence[float]) -> list[float]:

@@ -74,10 +74,8 @@ def measure(point: Point, folder: Path) -> dict[str, Any]:
     run()
     peak = round(peak_memory_mb() * MIB) - start
     gpu = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if gpu else "cpu",
-        "peak": peak,
-    }
+    device = torch.cuda.get_device_name() if gpu else "cpu"
+    return {"device": device, "peak": peak}
 
 
 def prepare(
@@ -111,17 +109,8 @@ def prepare(
             teacher=teacher,
             data_collator=PairCollator(loaded.tokenizer.pad_token_id),
         )
-    trainer = build_trainer(
-        loaded,
-        rows,
-        None,
-        profile=profile,
-        epochs=1,
-        seed=7,
-        progress=False,
-        make=make,
-    )
-    return trainer.train
+    options = {"profile": profile, "epochs": 1, "seed": 7, "progress": False}
+    return build_trainer(loaded, rows, None, make=make, **options).train
 
 
 def ask(point: Point, loaded: Loaded) -> None:

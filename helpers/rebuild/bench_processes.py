@@ -62,14 +62,9 @@ def sft_speed(size: int, batch: int) -> float:
     rows, _ = encode_traces(
         list(sound)[:size], student.tokenizer, max_length=profile.max_length
     )
+    profile = replace(profile, batch_size=share)
     trainer = build_trainer(
-        student,
-        rows,
-        None,
-        profile=replace(profile, batch_size=share),
-        epochs=1,
-        seed=7,
-        progress=False,
+        student, rows, None, profile=profile, epochs=1, seed=7, progress=False
     )
     steps = train_timed(trainer)
     tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * batch

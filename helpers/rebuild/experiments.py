@@ -94,7 +94,6 @@ def train_arm(
     objective: Objective | None = None,
     epochs: int | None = None,
     seed: int = 7,
-    top_k: int = TOP_K,
     progress: bool = True,
 ) -> tuple[Loaded, TrainingRun]:
     """One student, trained; profile: of `pair_profile`.
@@ -117,12 +116,12 @@ def train_arm(
     objective = objective or OBJECTIVES.get(arm, Objective())
     lesson = Lesson(traces, load_teacher(profile), objective)
     if arm == "logit_cached":
-        lesson = cached(lesson, student, profile=profile, top_k=top_k)
+        lesson = cached(lesson, student, profile=profile)
     return student, distill_student(lesson, **common)
 
 
 def cached(
-    lesson: Lesson, student: Loaded, *, profile: Profile, top_k: int
+    lesson: Lesson, student: Loaded, *, profile: Profile, top_k: int = TOP_K
 ) -> Lesson:
     """The lesson from a cache, which the first process makes."""
     temperature = lesson.objective.temperature

@@ -8,15 +8,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from helpers import CourseError
 from helpers.profiles import DATA, write_atomic
 from helpers.results import package_versions
-from helpers.scale.planner import (
-    CHUNK,
-    PROMPT,
-    PlanError,
-    load_shape,
-    plan_memory,
-)
+from helpers.scale.planner import CHUNK, PROMPT, plan_memory
+from helpers.scale.shapes import load_shape
 
 MIB = 2**20
 MEASURED = DATA / "results" / "memory"
@@ -83,29 +79,25 @@ class Measured:
         return self.expected / self.peak - 1
 
 
-def device_file(device: str, directory: Path = MEASURED) -> Path:
-    """Where the points of a device are kept."""
-    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
-    return directory / f"{name}.json"
-
-
 def write_points(
     points: Iterable[Measured], directory: Path = MEASURED
 ) -> Path:
-    """All points of one device, whole or not at all."""
+    """All points of one device, in a file named after it."""
     points = list(points)
+    device = points[0].device
     content = {
-        "device": points[0].device,
+        "device": device,
         "command": COMMAND,
         "versions": package_versions(),
         "points": [asdict(p.point) | {"peak": p.peak} for p in points],
     }
-    path = device_file(points[0].device, directory)
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    path = directory / f"{name}.json"
     return write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_points(directory: Path = MEASURED) -> list[Measured]:
-    """Every measured point, the CPU's first; PlanError for a broken file."""
+    """Every measured point, the CPU's first; CourseError if broken."""
     points = []
     for path in sorted(directory.glob("*.json")):
         try:
@@ -114,7 +106,7 @@ def read_points(directory: Path = MEASURED) -> list[Measured]:
                 peak = row.pop("peak")
                 points.append(Measured(Point(**row), peak, content["device"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(
+            raise CourseError(
                 f"{path.name} is broken ({error}). Delete it and measure "
                 f"again: {COMMAND}"
             ) from error

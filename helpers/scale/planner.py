@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 
 from helpers import CourseError
-from helpers.scale.shapes import Shape, load_shape  # noqa: F401
-
-PlanError = CourseError  # the name that `rebuild.memory_points` raises
+from helpers.scale.shapes import Shape
 
 GIB = 2**30
 PROMPT = 256  # tokens of a question in its template, generously

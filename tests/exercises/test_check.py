@@ -38,11 +38,8 @@ def double(x: Any) -> Any:
         (double, (3, 6)),
         (double, ((0.1,), 0.20001)),
         (double, (torch.ones(2), torch.full((2,), 2.0))),
-        (double, (torch.tensor(3.0, requires_grad=True), 6.0)),
-        (double, ("ab", "abab")),
         (lambda x: (x, [x, 1], "a"), (2, (2, [2.0, 1], "a"))),
         (lambda x: {"a": x}, (2, {"a": 2})),
-        (lambda x: x > 1, (2, True)),
         (lambda x: float("nan"), (2, float("nan"))),
         (lambda x: [0.5, torch.tensor(0.5)], (2, torch.tensor([0.5, 0.5]))),
     ],
@@ -57,12 +54,9 @@ def test_check_right_answers(answer: Any, case: Case) -> None:
         (lambda x: x + 1, (3, 6), "for (3) you return 4: "),
         (lambda x: 1.05, (3, 1.0), "difference: 0.05"),
         (lambda x: 1.05 * torch.ones(3), (3, torch.ones(3)), "1.04"),
-        (lambda x: None, (3, 6), "you return None"),
         (lambda x: "6", (3, 6), "you return '6', not 6"),
-        (lambda x: not x, (3, True), "False is not True"),
         (lambda x: 1 / 0, (3, 6), "ZeroDivisionError: division"),
         (lambda: 1, (3, 6), "TypeError"),
-        (lambda x: torch.ones(2), (1, 1.0), "[1.0, 1.0], not 1.0"),
         (lambda x: [1], (1, [1, 2]), "you return [1]: "),
         (lambda x: 2 * torch.eye(4), (1, torch.eye(4)), "item [0][0]"),
         (lambda x: {"a": 1}, (1, {"a": 2}), "item ['a']"),
@@ -74,18 +68,6 @@ def test_check_wrong_answers_say_why(
     said = verdict(answer, case)
     assert part in said and said.startswith("not yet: for (")
     assert said.endswith("(0 of 1 cases pass). Hint: think again")
-
-
-def test_check_counts_the_cases_that_pass() -> None:
-    said = verdict(abs, (3, 3), (-3, -3), (1, 1))
-    assert "for (-3) you return 3" in said and "(1 of 3 cases pass)" in said
-
-
-def test_check_unknown_exercise_names_the_known_ones(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    check("00.11", abs)
-    assert "00.11; there is 00.1, 00.2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

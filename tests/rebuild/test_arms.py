@@ -20,17 +20,11 @@ def put(
 ) -> Path:  # fmt: skip
     """A result file as `helpers distill --write` makes it."""
     result = Result(
-        arm=arm,
-        profile="mini",
-        seed=seed,
-        n=len(right),
-        correct=right.count("1"),
-        seconds=1.0,
-        peak_memory_mb=None,
-        command="python3 -m helpers distill",
+        arm=arm, profile="mini", seed=seed, n=len(right),
+        correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
+        command="python3 -m helpers distill", right=right,
         splits={"held-out templates": {"n": 10, "correct": 2}},
-        right=right,
-    )
+    )  # fmt: skip
     return write_result(
         replace(result, **changes), folder / f"budget_{budget:04d}"
     )
@@ -62,23 +56,17 @@ def test_groups_pool_the_seeds_of_arms_and_profile(folder: Path) -> None:
     assert len(arms.read_groups(folder, profile="full")) == 1
 
 
-def test_groups_name_a_broken_file(folder: Path) -> None:
-    put(folder, "sft_gold", "10").write_text("{", "utf-8")
-    with pytest.raises(CourseError, match="sft_gold"):
-        arms.read_groups(folder)
-
-
 def test_compare_concatenates_the_seeds_that_both_have(folder: Path) -> None:
     put(folder, "sft_traces", "0" * 20, seed=9)
-    text, logits, _ = arms.read_groups(folder)
+    text, logits, other_budget = arms.read_groups(folder)
     test = arms.compare(text, logits)
     before = ([True] * 10 + [False] * 10) * 2
     after = ([True] * 18 + [False] * 2) * 2
     assert test.p_value == mcnemar(before, after)
     assert (test.points, test.seeds, test.same_sign) == (40.0, 2, 2)
     assert test.supported
-    back = arms.compare(logits, text)
-    assert (back.points, back.p_value) == (-40.0, test.p_value)
+    with pytest.raises(CourseError, match="cannot be paired"):
+        arms.compare(text, other_budget)
 
 
 def test_one_seed_of_the_other_sign_supports_nothing(folder: Path) -> None:
@@ -88,39 +76,6 @@ def test_one_seed_of_the_other_sign_supports_nothing(folder: Path) -> None:
     test = arms.compare(text, logits)
     assert test.p_value < 0.05
     assert test.same_sign == 2 and not test.supported
-    same = arms.compare(text, text)
-    assert (same.p_value, same.same_sign, same.supported) == (1.0, 0, False)
-
-
-@pytest.mark.parametrize(
-    ("right", "seed", "budget"),
-    [
-        ("1" * 19, 7, 250),
-        ("1" * 20, 99, 250),
-        ("1" * 20, 7, 1000),
-        ("", 7, 250),
-    ],
-)
-def test_compare_refuses_what_is_not_paired(
-    tmp_path: Path, right: str, seed: int, budget: int
-) -> None:
-    put(tmp_path, "sft_traces", "1" * 20)
-    asked = right or "1" * 20
-    put(tmp_path, "logit_online", asked, seed=seed, budget=budget)
-    first, second = arms.read_groups(tmp_path)
-    if not right:  # an old file that kept no answers
-        (result,) = second.results
-        second = replace(second, results=(replace(result, right=""),))
-    with pytest.raises(CourseError, match="cannot be paired"):
-        arms.compare(first, second)
-
-
-def test_comparisons_skip_what_is_missing(folder: Path) -> None:
-    put(folder, "logit_cached", "11", seed=99)  # no seed in common
-    tests = arms.comparisons(arms.read_groups(folder))
-    assert [(t.first.arm, t.second.arm) for t in tests] == [
-        ("sft_traces", "logit_online")
-    ]
 
 
 def test_tables_have_a_row_a_group_and_one_a_pair(folder: Path) -> None:
@@ -137,22 +92,5 @@ def test_tables_have_a_row_a_group_and_one_a_pair(folder: Path) -> None:
     *_, row = arms.pairs_markdown(groups).splitlines()
     assert row.startswith("| 250 | logits, online | teacher text | +40.0 | ")
     assert row.endswith(" | 2 of 2 |")
-
-
-def test_findings_tell_shown_from_not_shown(folder: Path) -> None:
-    put(folder, "logit_cached", "1" * 18 + "0" * 2)
-    text = arms.findings(arms.read_groups(folder))
-    shown, rest = text.split("Not supported: ")
-    assert "logits, online against teacher text at 250 traces (+40.0" in shown
-    assert "logits, cached against logits, online at 250 traces" in rest
-    assert "Of 2 tests, chance alone would give about 0.1" in rest
-
-
-@pytest.mark.parametrize(
-    "table", [arms.kd_table_markdown, arms.pairs_markdown, arms.findings]
-)
-def test_no_results_is_one_line_with_the_command(
-    tmp_path: Path, table: Any
-) -> None:
-    text = table(arms.read_groups(tmp_path / "missing"))
-    assert "\n" not in text and arms.COMMAND in text
+    shown, _ = arms.findings(groups).split("Not supported: ")
+    assert "logits, online against teacher text at 250 traces" in shown

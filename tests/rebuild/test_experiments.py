@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import tiny
 
-from helpers.answers import extract_answer
 from helpers.evaluate import evaluate
 from helpers.profiles import PROFILES
 from helpers.rebuild import experiments
-from helpers.rebuild.experiments import gold_text, gold_traces, train_arm
+from helpers.rebuild.experiments import gold_text, train_arm
 from helpers.sft import RunError
 
 
@@ -18,24 +17,12 @@ def profile(tmp_path):
     return tiny.pair(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("final", "text"),
-    [
-        ("135", "143 - 8 = 135 left.\n\nThe answer is 135."),
-        ("no solution", "143 - 8 = 135 left.\n\nThere is no solution."),
-    ],
-)
-def test_gold_text_reads_as_a_student_writes(final, text):
-    answer = f"143 - 8 = <<143-8=135>>135\nleft.\n#### {final}"
-    assert gold_text(answer) == text
-
-
-def test_gold_traces_keep_questions_and_results():
-    traces = tiny.traces(20)
-    for gold, trace in zip(gold_traces(traces), traces, strict=True):
-        assert gold["question"] == trace["question"]
-        result = extract_answer(gold["qwen3_answer"])
-        assert result == extract_answer(trace["gold"])
+def test_gold_text_reads_as_a_student_writes():
+    worked = "143 - 8 = <<143-8=135>>135\nleft.\n#### "
+    text = "143 - 8 = 135 left.\n\n"
+    assert gold_text(f"{worked}135") == f"{text}The answer is 135."
+    none = gold_text(f"{worked}no solution")
+    assert none == f"{text}There is no solution."
 
 
 def test_budget_larger_than_the_file_names_the_command(profile, monkeypatch):

@@ -8,7 +8,6 @@ from helpers.scale.costs import (
     BANDWIDTH_SHARE,
     CARDS,
     COMPUTE_SHARE,
-    STEP_SECONDS,
     cache_moves,
     generation_seconds,
     training_seconds,
@@ -42,17 +41,6 @@ def test_generation_seconds_weights_are_read_once_a_step():
     assert 6 < one / eight < 8  # eight rows in one step, with eight caches
     nine = generation_seconds(QWEN, 9, 100, L4, batch=8, server=True)
     assert nine == pytest.approx(2 * eight)  # a ninth answer: a second batch
-
-
-def test_generation_seconds_have_a_floor_and_pay_for_unpacking():
-    card = NAMED["H100 80GB"]
-    plain = generation_seconds(QWEN, 8, 100, card, batch=8)
-    assert plain == pytest.approx(100 * STEP_SECONDS)  # launches alone
-    packed, wide = (
-        generation_seconds(QWEN, 8, 100, card, batch=8, bits=b, server=True)
-        for b in (4, 16)
-    )
-    assert packed > wide
 
 
 def test_generation_seconds_count_every_move_of_the_cache():

@@ -6,7 +6,6 @@ test_transformers_serve.py has a good one.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ import pytest
 from helpers import CourseError
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
-from helpers.scale.server import AHEAD, Server, server_traces, with_thought
+from helpers.scale.server import Server, server_traces, with_thought
 from helpers.traces import TraceFileError
 
 ANSWER = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
@@ -90,13 +89,10 @@ def serving(reply: Callable[[Any, dict, int], None]) -> Iterator[Any]:
 
 def ask(server: Any, path: Path, count: int = 10, **options: Any) -> Any:
     """Traces of the first problems from that server."""
-    options = {"concurrency": 2, "timeout": 5.0} | options
-    return server_traces(
-        PROBLEMS[:count],
-        Server(server.url, "tiny/teacher", **options),
-        path,
-        profile=PROFILES["mini"],
-    )
+    usual = {"model": "tiny/teacher", "concurrency": 2, "timeout": 5.0}
+    asked = Server(server.url, **{**usual, **options})
+    mini = PROFILES["mini"]
+    return server_traces(PROBLEMS[:count], asked, path, profile=mini)
 
 
 def ids(path: Path) -> list[str]:
@@ -120,7 +116,6 @@ def test_server_traces_are_in_order_and_on_disk_as_soon_as_they_can(path):
     """The sixth question is answered when five lines are on disk."""
 
     def slow_first(handler, content, number):
-        time.sleep(0.1 if number % 2 else 0.0)
         if content["seed"] == SEEDS[5]:
             wait_for_lines(path, 5)
         well(handler, content, number)
@@ -154,8 +149,8 @@ def test_so_many_questions_are_in_flight_and_no_more(path, most):
     assert max(counts) == most and len(rows) == 130
 
 
-def busy(status: int) -> Callable[[Any, dict, int], None]:
-    return lambda handler, *_: send(handler, {"error": "busy"}, status)
+def busy(handler, *_):
+    send(handler, {"error": "busy"}, 503)
 
 
 def cut(handler, *_):
@@ -174,9 +169,7 @@ def broken_off(handler, *_):
     send(handler, completion("<think>\n6 +", finish_reason=None))
 
 
-@pytest.mark.parametrize(
-    "fault", [busy(429), busy(500), busy(503), cut, rubbish, broken_off]
-)
+@pytest.mark.parametrize("fault", [busy, cut, rubbish, broken_off])
 def test_a_fault_that_passes_costs_nothing(path, fault):
     def every_other(handler, content, number):
         (fault if number % 2 else well)(handler, content, number)
@@ -220,6 +213,8 @@ def test_a_fault_that_stays_is_a_sentence_without_secrets(
 
 
 def test_server_dies_half_way_and_the_next_run_goes_on(path):
+    """It asks only what is missing, a line that was broken off included."""
+
     def dies(handler, content, number):
         if number > 5:
             handler.connection.close()
@@ -230,64 +225,15 @@ def test_server_dies_half_way_and_the_next_run_goes_on(path):
         ask(server, path, tries=2, concurrency=1)
     before = path.read_bytes()
     assert ids(path) == IDS[:5]
+    path.write_bytes(before + b'{"id')
     with serving(well) as server:
         ask(server, path)
+        ask(server, path)  # a finished file costs nothing
+        with pytest.raises(TraceFileError, match="sampling"):
+            ask(server, path, model="another/model")
+    assert sorted(asked["seed"] for asked in server.asked) == SEEDS[5:]
     assert ids(path) == IDS  # nothing lost, nothing doubled
     assert path.read_bytes().startswith(before)
-
-
-def test_server_traces_a_failure_keeps_all_before_it(path):
-    """Also those that are answered after it has failed."""
-    failed = threading.Event()
-
-    def fails(handler, content, number):
-        if content["seed"] == SEEDS[2]:
-            send(handler, {"error": "too long"}, 400)
-            return failed.set()
-        if content["seed"] == SEEDS[1]:
-            assert failed.wait(10)
-            time.sleep(0.1)
-        well(handler, content, number)
-
-    with serving(fails) as server, pytest.raises(CourseError, match="too lo"):
-        ask(server, path, concurrency=3)
-    assert ids(path) == IDS[:2]
-
-
-def test_server_traces_resumed_asks_only_what_is_missing(path):
-    with serving(well) as server:
-        ask(server, path)
-    whole = path.read_bytes()
-    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:7]) + b'{"id')
-    with serving(well) as server:
-        ask(server, path)
-        assert sorted(asked["seed"] for asked in server.asked) == SEEDS[7:]
-        ask(server, path)
-        assert len(server.asked) == 3  # a finished file costs nothing
-        with pytest.raises(TraceFileError, match="sampling"):
-            other = Server(server.url, "another/model")
-            mini = PROFILES["mini"]
-            server_traces(PROBLEMS[:10], other, path, profile=mini)
-    assert path.read_bytes() == whole
-
-
-def test_server_traces_runs_only_so_far_ahead_of_a_gap(path):
-    """A kill costs at most AHEAD answers a worker."""
-    answered = threading.Semaphore(0)
-
-    def slow_first(handler, content, number):
-        if content["seed"] == SEEDS[0]:
-            for _ in range(2 * AHEAD - 1):
-                assert answered.acquire(timeout=10)
-            assert not answered.acquire(timeout=0.2)
-            well(handler, content, number)
-        else:
-            well(handler, content, number)
-            answered.release()
-
-    with serving(slow_first) as server:
-        ask(server, path)
-    assert ids(path) == IDS
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT")
@@ -317,25 +263,13 @@ def test_server_traces_interrupted_leaves_at_once(path):
     assert ids(path) == IDS[:3]
 
 
-def test_server_traces_a_full_disk_ends_it(path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with serving(well) as server, pytest.raises(OSError, match="No space"):
-        monkeypatch.setattr(os, "fsync", full)
-        ask(server, path, concurrency=1)
-    assert len(server.asked) < 10
-
-
 @pytest.mark.parametrize(
     ("text", "thought", "cut", "expected"),
     [
         (ANSWER, None, False, ANSWER),
         ("The answer is 12.", "6 + 6 = 12.", False, ANSWER),
         (ANSWER.removeprefix("<think>\n"), None, False, ANSWER),
-        ("It is 12.", None, False, "It is 12."),
         ("", "6 + ", True, "<think>\n6 +"),
-        ("It", "6", True, "<think>\n6\n</think>\n\nIt"),
     ],
 )
 def test_with_thought_has_one_form(text, thought, cut, expected):

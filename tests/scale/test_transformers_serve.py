@@ -9,16 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from helpers import CourseError
 from helpers.models import load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
@@ -36,13 +33,13 @@ DEADLINE = 90.0  # seconds for a server to load and answer
 PROBLEMS = load_problems("mini", "test", limit=8)
 
 
-@contextmanager
-def transformers_serve(folder: Path) -> Iterator[tuple[Server, Any]]:
-    """The mini teacher behind `transformers serve`, and its process."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Server]:
+    """The mini teacher behind `transformers serve`."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
-    log = folder / "serve.log"
+    log = tmp_path_factory.mktemp("serve") / "serve.log"
     command = [sys.executable, "-m", "transformers.cli.transformers"]
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with log.open("w") as output:
@@ -56,10 +53,11 @@ def transformers_serve(folder: Path) -> Iterator[tuple[Server, Any]]:
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until_ready(f"{address}/health", process, log)
-        model = MINI.teacher
-        yield Server(f"{address}/v1", model, concurrency=1, tries=2), process
-    finally:
-        kill(process)
+        yield Server(f"{address}/v1", MINI.teacher, concurrency=1, tries=2)
+    finally:  # the server and all it has started
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
 
 
 def wait_until_ready(url: str, process: Any, log: Path) -> None:
@@ -76,26 +74,9 @@ def wait_until_ready(url: str, process: Any, log: Path) -> None:
     pytest.fail(f"no answer in {DEADLINE} s: {log.read_text()[-3000:]}")
 
 
-def kill(process: Any) -> None:
-    """End the server and all it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-
-
 def ask(server: Server, path: Path, **changes: Any) -> list[dict]:
     profile = replace(MINI, **changes)
     return list(server_traces(PROBLEMS, server, path, profile=profile))
-
-
-def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory) -> Iterator[Server]:
-    with transformers_serve(tmp_path_factory.mktemp("serve")) as (server, _):
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -133,32 +114,3 @@ def test_server_traces_sample_by_seed(served, coldest, tmp_path):
     first = texts("first")
     assert first == texts("again") and first != greedy  # it does sample
     assert texts("top_k", top_k=1) == greedy  # and top_k is heard
-
-
-def test_server_traces_leave_a_cut_thought_open(served, tmp_path):
-    (row, *_) = ask(served, tmp_path / "cut.jsonl", max_new_tokens=6)
-    assert row["qwen3_answer"].startswith("<think>\n")
-    assert "</think>" not in row["qwen3_answer"]
-    assert row["finish_reason"] == "length" and row["completion_tokens"] == 6
-
-
-def test_server_traces_continue_after_the_server_was_killed(served, tmp_path):
-    path, whole = tmp_path / "traces.jsonl", tmp_path / "whole.jsonl"
-    with transformers_serve(tmp_path) as (server, process):
-
-        def kill_half_way() -> None:
-            end = time.monotonic() + DEADLINE
-            while lines(path) < 3 and time.monotonic() < end:
-                time.sleep(0.01)
-            kill(process)
-
-        Thread(target=kill_half_way).start()
-        with pytest.raises(CourseError, match="running"):
-            ask(server, path)
-    before = path.read_bytes()
-    assert 3 <= lines(path) < len(PROBLEMS)
-    ask(served, path)
-    ask(served, whole)
-    assert path.read_bytes().startswith(before)
-    assert path.read_bytes() == whole.read_bytes()  # none lost, none doubled
-    assert lines(whole) == len(PROBLEMS)

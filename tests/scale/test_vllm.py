@@ -23,7 +23,7 @@ import torch
 
 from helpers import CourseError
 from helpers.generate import Sampling
-from helpers.scale.vllm import main, vllm_traces
+from helpers.scale.vllm import vllm_traces
 from helpers.traces import TraceFileError, generate_traces, load_traces
 
 
@@ -191,21 +191,6 @@ def test_vllm_shards_are_merged_by_the_last(engine, profile, tmp_path):
         write(shard=(1, 2))
 
 
-def test_vllm_more_shards_than_problems(engine, profile, tmp_path):
-    two, path = PROBLEMS[:2], tmp_path / "t.jsonl"
-    write = partial(vllm_traces, two, path, profile=profile)
-    assert write(shard=(2, 3)) is None and write(shard=(0, 3)) is None
-    assert len(write(shard=(1, 3))) == 2
-
-
-def test_vllm_aborted_answer_is_not_written(engine, profile, tmp_path):
-    engine.reason = "abort"
-    path = tmp_path / "traces.jsonl"
-    with pytest.raises(CourseError, match="broke an answer off"):
-        vllm_traces(PROBLEMS, path, profile=profile)
-    assert path.read_bytes() == b""
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy: imported
 def test_vllm_missing_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vllm", None)
@@ -221,15 +206,3 @@ def test_vllm_refuses_a_launcher(engine, profile, tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.scale.vllm.processes", lambda: four)
     with pytest.raises(CourseError, match="--shard"):
         vllm_traces(PROBLEMS, tmp_path / "t.jsonl", profile=profile)
-
-
-def test_vllm_command_prints_the_pace_of_what_it_added(
-    engine, tmp_path, capsys
-):
-    path = tmp_path / "traces.jsonl"
-    argv = ["--limit", "2", "--output", str(path)]
-    assert main(argv) == 0
-    assert "2 new traces: " in capsys.readouterr().out
-    assert main(argv) == 0
-    assert "nothing was missing" in capsys.readouterr().out
-    assert len(load_traces(path)) == 2

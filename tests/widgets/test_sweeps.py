@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from helpers import CourseError
 from helpers.cli.students import sweep as main
-from helpers.profiles import DATA, RUNS, Profile
+from helpers.profiles import Profile
 from helpers.results import Result, write_result
 from helpers.widgets import sweeps
 from helpers.widgets.sweeps import Point, find_sweep
@@ -58,14 +57,6 @@ def test_stored_points_are_one_profiles_with_seeds_added(folders):
     assert rank.stored("full") == []
 
 
-@pytest.mark.parametrize("name", sweeps.SWEEPS)
-def test_only_mini_writes_into_what_ships(name):
-    sweep = find_sweep(name)
-    assert sweep.folder("mini") == DATA / "results" / name
-    assert sweep.folder("laptop") == RUNS / "laptop" / "results" / name
-    assert [point.x for point in sweep.stored("mini")] == list(sweep.values)
-
-
 def test_command_trains_scores_and_writes(small, folders, monkeypatch, capsys):
     profile = replace(small, name="tiny")
     monkeypatch.setattr("helpers.cli.students.get_profile", lambda _: profile)
@@ -93,9 +84,3 @@ def test_stopped_point_is_none_and_stops_at_once(small):
     )
     assert evaluation is None
     assert steps == [1]
-
-
-@pytest.mark.parametrize("rank", [0, 1.5])
-def test_rank_must_be_a_whole_number(small, rank):
-    with pytest.raises(CourseError, match="whole number"):
-        find_sweep("rank").train(rank, profile=small)

@@ -25,17 +25,6 @@ class _Letters:
         return "".join(chr(ord("a") + number) for number in ids)
 
 
-def test_read_two_tokens_by_hand() -> None:
-    # softmax((2, 0) / 2) = (0.731, 0.269); the student is undecided
-    reading = read(torch.tensor([2.0, 0.0]), torch.zeros(2), 2.0)
-    assert reading.teacher.tolist() == pytest.approx([0.7311, 0.2689], 1e-3)
-    assert reading.student.tolist() == [0.5, 0.5]
-    assert reading.bits == pytest.approx(0.8399, abs=1e-4)
-    assert reading.kl == pytest.approx(0.4438 / 4, abs=1e-4)
-    assert reading.gradient == pytest.approx(0.2311 / 2 * 2**0.5, abs=1e-4)
-    assert reading.scaled == pytest.approx(4 * reading.gradient)
-
-
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_read_agrees_with_the_loss(temperature: float) -> None:
     torch.manual_seed(0)
@@ -51,35 +40,16 @@ def test_read_agrees_with_the_loss(temperature: float) -> None:
     assert reading.scaled == pytest.approx(student.grad.norm().item())
 
 
-def test_read_excluded_token_is_no_nan() -> None:
-    never = torch.tensor([1.0, -math.inf])
-    reading = read(never, torch.zeros(2), 2.0)
-    assert reading.bits == 0 and reading.kl == pytest.approx(math.log(2))
-
-
 def test_temperature_explorer_follows_the_slider() -> None:
     teacher = torch.tensor([5.0, 3.0, 1.0, 0.0, -1.0, -2.0, -9.0])
     explorer = TemperatureExplorer(teacher, torch.zeros(7), _Letters())
     assert explorer.names == ["'a'", "'b'", "'c'", "'d'", "'e'", "'f'"]
     before = explorer.picture.value
-    assert "T = 2:" in explorer.status.value
     explorer.slider.value = 4.0
     reading = read(teacher, torch.zeros(7), 4.0)
     assert f"{reading.bits:.2f} bits" in explorer.status.value
-    assert f"{reading.kl:.3f} nats" in explorer.status.value
     assert explorer.picture.value != before
     assert explorer.still().data == explorer.picture.value
-    assert explorer.picture in explorer.show().children
-
-
-def test_best_bell_forward_matches_the_moments() -> None:
-    grid, mass = two_peaks()
-    mean = (mass * grid).sum().item()
-    deviation = ((mass * (grid - mean) ** 2).sum() ** 0.5).item()
-    bell = best_bell("forward")
-    assert bell.mean == pytest.approx(mean, abs=0.1)  # the grid's own step
-    assert bell.deviation == pytest.approx(deviation, rel=0.05)
-    assert bell.valley > 0.25
 
 
 def test_best_bell_reverse_pays_for_the_other_peak() -> None:
@@ -110,15 +80,12 @@ def test_best_bell_value_is_the_loss_and_a_minimum(kind: str) -> None:
 def test_divergence_explorer_offers_only_what_counts() -> None:
     chooser = DivergenceExplorer()
     assert chooser.beta.disabled and chooser.skew.disabled
-    pictures = {chooser.picture.value}
+    before = chooser.picture.value
     chooser.kind.value = "skew"
     assert chooser.beta.disabled and not chooser.skew.disabled
     chooser.kind.value = "jsd"
     assert not chooser.beta.disabled and chooser.skew.disabled
-    pictures.add(chooser.picture.value)
     chooser.beta.value = 0.1
     bell = best_bell("jsd", beta=0.1)
     assert f"deviation <b>{bell.deviation:.2f}</b>" in chooser.status.value
-    assert chooser.name() == "jsd, beta = 0.1"
-    pictures.add(chooser.picture.value)
-    assert len(pictures) == 3
+    assert chooser.picture.value != before
