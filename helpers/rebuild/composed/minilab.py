@@ -1,12 +1,15 @@
 """Build the mini lab: problems, tokenizers, a teacher, and its students.
 
-`python3 -m helpers minilab` rebuilds everything from one seed. A killed
-training goes on from its last checkpoint in data/runs/minilab/.
+Everything comes from one seed, and lies in data/runs/minilab until it takes
+the old lab's place. A killed training goes on from its last checkpoint there,
+or from the one in data/models/next that an earlier session left.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,8 @@ from helpers.rebuild.composed.entropy import entropy_by_role
 from helpers.rebuild.composed.recipes import RECIPES, Recipe
 from helpers.rebuild.composed.training import Progress, train
 
-MODELS, PROBLEMS = DATA / "models", DATA / "problems"
-WORK = RUNS / "minilab"
+WORK, BEGUN = RUNS / "minilab", DATA / "models" / "next"
+MODELS, PROBLEMS = WORK / "models", WORK / "problems"
 SIZES = {
     "validation": 1000,
     "test": 2000,
@@ -157,7 +160,7 @@ def report(progress: Progress, loss: float) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`python3 -m helpers minilab`."""
+    """`python -m helpers.rebuild.composed.minilab`."""
     parser = command_parser("minilab", __doc__)
     parser.add_argument(
         "--only",
@@ -166,21 +169,31 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     if options.only in (None, "problems"):
+        PROBLEMS.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DATA / "problems" / "showcase.jsonl", PROBLEMS)
         print(f"problems: {build_problems(options.seed)}")
     for recipe in RECIPES:
         if options.only in (None, recipe.name):
             tokenizer = save_tokenizer(recipe, options.seed)
             WORK.mkdir(parents=True, exist_ok=True)
+            checkpoint = WORK / f"{recipe.name}.safetensors"
+            begun = BEGUN / checkpoint.name
+            if begun.exists() and not checkpoint.exists():
+                shutil.copy(begun, checkpoint)
             model = train(
                 recipe,
                 tokenizer,
                 seed=options.seed,
-                checkpoint=WORK / f"{recipe.name}.safetensors",
+                checkpoint=checkpoint,
                 exclude=reserved_questions(),
                 before_step=report,
             )
             finish(model, recipe, tokenizer)
-            print(f"{recipe.name}: saved to data/models/{recipe.name}")
+            print(f"{recipe.name}: saved to {MODELS / recipe.name}")
         if options.only in (None, "cards", recipe.name):
             describe(recipe, MODELS / recipe.name, seed=options.seed)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
