@@ -2,7 +2,7 @@
 
 A problem is a dictionary with `id`, `question` and `answer`, the last one in
 GSM8K's format: a worked solution, then `#### 72`. Mini problems also carry
-`template` and `impossible`.
+`moves` and `impossible`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from helpers.answers import gold_answer
 from helpers.profiles import DATA, revision_of
 
 PROBLEMS = DATA / "problems"
-SPLITS = ("train", "validation", "test", "held_out")
+SPLITS = ("train", "validation", "test")
+MINI_SPLITS = ("unseen", "longer", "buses")  # beside these, of the mini lab
 SMALLEST_FILE = 10
 GSM8K_VALIDATION = 473  # GSM8K has no validation split: the end of its train
 EXAMPLE = '{"question": "...", "answer": "... #### 72"}'
@@ -38,15 +39,15 @@ def load_problems(
     its last fifth is test, and nothing of it is ever trained on.
     Raises ProblemFileError, naming the file and line, for anything else.
     """
-    if split not in SPLITS:
+    if split not in SPLITS + MINI_SPLITS:
         raise ProblemFileError(
-            f"unknown split {split!r}: choose one of {', '.join(SPLITS)}"
+            f"unknown split {split!r}: choose one of "
+            f"{', '.join(SPLITS + MINI_SPLITS)}"
         )
     path = PROBLEMS if str(source) == "mini" else Path(source)
-    if split == "held_out" and not (path / "held_out.jsonl").exists():
+    if split in MINI_SPLITS and not (path / f"{split}.jsonl").exists():
         raise ProblemFileError(
-            f"{path.name} has no held-out templates; that split is the mini "
-            "lab's"
+            f"{path.name} has no split {split!r}; it is the mini lab's"
         )
     if path.suffix == ".jsonl":
         problems = cut_file(path, split)
@@ -55,6 +56,14 @@ def load_problems(
     else:
         problems = read_hub(str(source), split)
     return problems[:limit]
+
+
+def load_tests(
+    source: str | Path, *, limit: int | None = None
+) -> dict[str, list[Problem]]:
+    """What a student is scored on: test and, of mini, its other splits."""
+    names = ("test", *MINI_SPLITS) if str(source) == "mini" else ("test",)
+    return {name: load_problems(source, name, limit=limit) for name in names}
 
 
 def read_folder(folder: Path, split: str) -> list[Problem]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date as calendar
 from importlib.metadata import PackageNotFoundError, version
@@ -173,7 +173,7 @@ def course_position(result: Result) -> tuple[int, str, int, str, int]:
 
 def to_result(
     arm: str,
-    evaluations: list[Evaluation],
+    evaluations: Mapping[str, Evaluation],
     *,
     profile: Profile,
     seed: int,
@@ -181,15 +181,20 @@ def to_result(
     mode: str | None = None,
     notes: str = "",
 ) -> Result:
-    """A results file's content; the first evaluation is the test split.
+    """A results file's content; evaluations: by split, the first is the test.
 
     Its notes name every setting that is not the profile's own.
     """
-    test, *others = evaluations
-    peaks = [e.peak_mib for e in evaluations if e.peak_mib is not None]
+    test, *_ = evaluations.values()
+    peaks = [e.peak_mib for e in evaluations.values() if e.peak_mib]
     splits = {"impossible": counts(test.part("impossible", True))}
-    for other in others:
-        splits["held-out templates"] = counts(other.correct)
+    for name, other in list(evaluations.items())[1:]:
+        if name == "buses":
+            for truth, kind in ((False, "solvable"), (True, "impossible")):
+                part = counts(other.part("impossible", truth))
+                splits[f"{kind} buses"] = part
+        else:
+            splits[name] = counts(other.correct)
     return Result(
         arm=arm,
         profile=profile.name,

@@ -98,7 +98,7 @@ def gemma_tokenizer(gguf: Path) -> Any:
     )
     from transformers import PreTrainedTokenizerFast
 
-    from helpers.rebuild.composed.vocabulary import GEMMA_TEMPLATE
+    from helpers.rebuild.vocabulary import GEMMA_TEMPLATE
 
     fields = GGUFReader(gguf).fields
     tokens, scores, types = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +12,15 @@ import pytest
 from helpers import problems
 from helpers.answers import gold_answer
 from helpers.problems import ProblemFileError, load_problems, read_problems
-from helpers.rebuild import generator
 
-SIZES = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
+SIZES = {
+    "train": 4500,
+    "validation": 1000,
+    "test": 2000,
+    "unseen": 1000,
+    "longer": 500,
+    "buses": 300,
+}
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
 GOOD = '{"question": "1 + 1?", "answer": "2 #### 2"}'
 
@@ -38,23 +45,25 @@ def test_mini_splits_are_disjoint_and_as_told(shipped):
     check_disjoint({**shipped, "showcase": problems.showcase()})
     golds = [gold_answer(row["answer"]) for row in problems.showcase()]
     assert golds == ["62", "28", "no solution"]
-    templates = generator.load_templates()
-    unseen = {t["name"] for t in templates if t.get("held_out")}
-    assert len(unseen) >= 3
-    assert unseen == {row["template"] for row in shipped.pop("held_out")}
-    for rows in shipped.values():
-        assert not unseen & {row["template"] for row in rows}
+    unseen = {row["moves"] for row in shipped["unseen"]}
+    assert len(unseen) > 200
+    for split, rows in shipped.items():
+        if split not in ("unseen", "longer"):
+            assert not unseen & {row["moves"] for row in rows}
         impossible = [row["impossible"] for row in rows]
         golds = [gold_answer(row["answer"]) for row in rows]
         assert impossible == [gold == "no solution" for gold in golds]
-        assert 0.08 <= sum(impossible) / len(rows) <= 0.20
+        share = sum(impossible) / len(rows)
+        assert share == 0.5 if split == "buses" else 0.1 < share < 0.2
+    steps = [row["answer"].count("<<") for row in shipped["longer"]]
+    assert set(steps) == {5}
 
 
-def test_build_problems_gives_the_shipped_files(tmp_path, monkeypatch):
+def test_build_problems_gives_the_shipped_files(tmp_path):
     from helpers.rebuild import minilab  # transformers, after Unsloth
 
-    monkeypatch.setattr(minilab, "PROBLEMS", tmp_path)
-    minilab.build_problems(7)
+    shutil.copy(problems.PROBLEMS / "showcase.jsonl", tmp_path)
+    minilab.build_problems(7, tmp_path)
     for split in SIZES:
         new = (tmp_path / f"{split}.jsonl").read_bytes()
         old = (problems.PROBLEMS / f"{split}.jsonl").read_bytes()
@@ -125,7 +134,7 @@ def test_read_problems_keeps_unicode_line_separators(tmp_path):
         ("gone.jsonl", "train", "gone.jsonl.*DISTILL_PROBLEMS"),
         ("gone", "train", "no file or folder here"),
         ("", "test", "test.jsonl does not exist"),
-        ("", "held_out", "no held-out templates"),
+        ("", "unseen", "no split 'unseen'"),
         ("", "dev", "'dev'.*train, validation"),
     ],
 )

@@ -28,9 +28,8 @@ from transformers import (  # noqa: E402
 
 from helpers.distill import pair_profile  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
-from helpers.rebuild import minilab, text  # noqa: E402
-from helpers.rebuild import models as minilab_models  # noqa: E402
-from helpers.rebuild.generator import generate_problems  # noqa: E402
+from helpers.rebuild import generate_problems  # noqa: E402
+from helpers.rebuild import minilab, recipes, texts  # noqa: E402
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
 SMALL = "mini-qwen3-small"
@@ -53,7 +52,7 @@ def tokenizer(name: str) -> Any:
 def tiny_gemma() -> Gemma3ForCausalLM:
     """Two layers, one of each kind of attention; window 16, width 64."""
     config = Gemma3TextConfig(
-        vocab_size=1024,
+        vocab_size=896,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -71,12 +70,12 @@ def tiny_gemma() -> Gemma3ForCausalLM:
 @cache
 def folder(name: str) -> Path:
     """The folder of a tiny model; its outputs vary, so they can differ."""
-    recipe = next(r for r in minilab.RECIPES if r.name == name)
+    recipe = next(r for r in recipes.RECIPES if r.name == name)
     torch.manual_seed(3)
     if name == STUDENT:
         model = tiny_gemma()
     else:
-        model = minilab_models.qwen(hidden=64, layers=2, heads=2)
+        model = recipes.qwen(hidden=64, layers=2, heads=2)
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.ndim == 2:
@@ -139,7 +138,7 @@ def worked(count: int, seed: int = 99) -> tuple[Any, ...]:
 def problems(count: int) -> list[dict]:
     """Mini problems as the loaders give them."""
     return [
-        {"id": f"tiny-{i:03d}", "question": p.question, "answer": p.gold}
+        {"id": f"tiny-{i:03d}", "question": p.question, "answer": p.answer}
         for i, p in enumerate(worked(count))
     ]
 
@@ -151,8 +150,8 @@ def traces(count: int) -> list[dict]:
         {
             "id": f"tiny-{i:03d}",
             "question": p.question,
-            "gold": p.gold,
-            "qwen3_answer": text.thinking_answer(p, rng),
+            "gold": p.answer,
+            "qwen3_answer": texts.thinking_answer(p, texts.any_order(p.steps, rng)),
             "finish_reason": "stop",
             "completion_tokens": 60,
             "correct": True,

@@ -10,7 +10,7 @@ from helpers.cli.commands import command_parser, count
 from helpers.distill import pair_profile
 from helpers.evaluate import Evaluation, evaluate, format_accuracy, load_arm
 from helpers.models import processes
-from helpers.problems import load_problems
+from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile, set_seed
 from helpers.rebuild import experiments
 from helpers.rebuild.arms import KD_RESULTS
@@ -74,7 +74,7 @@ def distill(argv: list[str]) -> int:
     scores = experiments.score_arm(student, profile, options.split)
     print(
         f"{options.arm}, {options.budget} traces, seed {options.seed}: "
-        f"{scores[0].score}; {done.steps} steps in {done.seconds:.0f} s"
+        f"{scores[options.split].score}; {done.steps} steps in {done.seconds:.0f} s"
     )
     if options.write:
         result = to_result(
@@ -108,7 +108,7 @@ def sweep(argv: list[str]) -> int:
         command = f"python3 -m helpers sweep {setting.name} --values {value:g}"
         result = to_result(
             setting.arm(value),
-            [evaluation],
+            {"validation": evaluation},
             profile=profile,
             seed=seed,
             command=f"{command} --seed {seed}",
@@ -140,9 +140,10 @@ def score(argv: list[str]) -> int:
         command=f"{command} --profile {profile.name} --seed {options.seed}",
         mode="think" if thinks else STORED.get(options.arm),
     )
-    print(f"{options.arm} on {options.split}: {evaluations[0].score}")
-    print(f"  outcomes: {dict(evaluations[0].outcomes)}")
-    print(f"  thoughts closed: {evaluations[0].closed}")
+    first = evaluations[options.split]
+    print(f"{options.arm} on {options.split}: {first.score}")
+    print(f"  outcomes: {dict(first.outcomes)}")
+    print(f"  thoughts closed: {first.closed}")
     for name, part in result.splits.items():
         print(f"  {name}: {format_accuracy(part['correct'], part['n'])}")
     if options.write:
@@ -152,18 +153,21 @@ def score(argv: list[str]) -> int:
 
 def evaluate_arm(
     options: argparse.Namespace, profile: Profile, mode: str
-) -> list[Evaluation]:
-    """The arm on its split, and beside `test` on mini's unseen kinds."""
-    arm, split, limit = options.arm, options.split, options.limit
-    most = limit or profile.evaluation
-    sets = {split: load_problems(profile.problems, split, limit=most)}
-    if profile.problems == "mini" and split == "test":
-        sets["held_out"] = load_problems("mini", "held_out", limit=limit)
+) -> dict[str, Evaluation]:
+    """The arm on its split; beside `test`, on mini's other ones.
+
+    What is kept is of every problem, else the profile's number of them.
+    """
+    arm, split = options.arm, options.split
+    limit = options.limit or (None if options.write else profile.evaluation)
+    sets = {split: load_problems(profile.problems, split, limit=limit)}
+    if split == "test":
+        sets = load_tests(profile.problems, limit=limit)
     loaded = load_arm(arm, profile, options.adapter)
     folder = profile.run_folder / "evaluation"
     seed = options.seed
-    return [
-        evaluate(
+    return {
+        name: evaluate(
             loaded,
             problems,
             profile=profile,
@@ -174,7 +178,7 @@ def evaluate_arm(
             progress=arm,
         )
         for name, problems in sets.items()
-    ]
+    }
 
 
 def score_options(argv: list[str]) -> argparse.Namespace:

@@ -1,5 +1,5 @@
 """What made the shipped data: mini lab, benchmarks, experiments."""
 
-from helpers.rebuild.generator import generate_problems
+from helpers.rebuild.compose import generate_problems
 
 __all__ = ["generate_problems"]

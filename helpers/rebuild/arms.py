@@ -51,7 +51,7 @@ COMMAND = (
 NO_KD_RESULTS = f"No results yet. One row of one arm is made by `{COMMAND}`."
 TABLE = (
     "| traces | target | seeds | n | accuracy | 95% CI | lowest and highest "
-    "seed | unseen kinds |\n|---:|---|---:|---:|---:|---:|---:|---:|"
+    "seed | unseen | longer |\n|---:|---|---:|---:|---:|---:|---:|---:|---:|"
 )
 TESTS = (
     "| traces | is this better ... | ... than this? | points | p | seeds of "
@@ -174,17 +174,22 @@ def kd_table_markdown(groups: Sequence[Group]) -> str:
     for group in groups:
         low, high = group.interval
         shares = [result.accuracy for result in group.results]
-        splits = [r.splits.get("held-out templates") for r in group.results]
-        asked = sum(split["n"] for split in splits if split)
-        right = sum(split["correct"] for split in splits if split)
-        unseen = f"{right / asked:.1%} ({right}/{asked})" if asked else ""
+        others = [part_of(group, name) for name in ("unseen", "longer")]
         rows.append(
             f"| {group.budget:,} | {group.name} | {len(group.results)} "
             f"| {group.n:,} | {group.accuracy:.1%} | {100 * low:.1f}-"
             f"{100 * high:.1f} | {min(shares):.1%}, {max(shares):.1%} "
-            f"| {unseen} |"
+            f"| {' | '.join(others)} |"
         )
     return "\n".join([TABLE, *rows]) if rows else NO_KD_RESULTS
+
+
+def part_of(group: Group, split: str) -> str:
+    """A group's share of another split that is right, pooled like all."""
+    parts = [r.splits[split] for r in group.results if split in r.splits]
+    asked = sum(part["n"] for part in parts)
+    right = sum(part["correct"] for part in parts)
+    return f"{right / asked:.1%} ({right:,}/{asked:,})" if asked else ""
 
 
 def pairs_markdown(groups: Sequence[Group]) -> str:

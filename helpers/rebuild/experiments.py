@@ -22,7 +22,7 @@ from helpers.models import (
     load_teacher,
     processes,
 )
-from helpers.problems import load_problems
+from helpers.problems import load_problems, load_tests
 from helpers.profiles import RUNS, Profile
 from helpers.rebuild.arms import ARM_NAMES
 from helpers.sft import RunError, TrainingRun, train_student
@@ -143,9 +143,13 @@ def cached(
 
 def score_arm(
     student: Loaded, profile: Profile, split: str
-) -> list[Evaluation]:
-    """The split, then, where there are any, the held-out templates."""
-    sets = [load_problems(profile.problems, split, limit=profile.evaluation)]
-    if profile.problems == "mini" and split == "test":
-        sets.append(load_problems("mini", "held_out"))
-    return [evaluate(student, asked, profile=profile) for asked in sets]
+) -> dict[str, Evaluation]:
+    """The split; with the test, all of it and mini's other splits."""
+    sets = load_tests(profile.problems)
+    if split != "test":
+        limit = profile.evaluation
+        sets = {split: load_problems(profile.problems, split, limit=limit)}
+    return {
+        name: evaluate(student, asked, profile=profile)
+        for name, asked in sets.items()
+    }

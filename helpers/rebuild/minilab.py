@@ -1,158 +1,161 @@
-"""Build the mini lab: problems, two tokenizers, one teacher, two students.
+"""Build the mini lab: problems, tokenizers, a teacher, and its students.
 
-`python3 -m helpers minilab` rebuilds everything from one seed. Training goes
-through transformers' Trainer, writes a checkpoint every 1,000 steps to
-data/runs/minilab/ and resumes from the last one after a kill.
+Everything comes from one seed and is built in data/runs/minilab, beside the
+shipped files; `--ship` puts it in their place. A killed training goes on from
+its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import GenerationConfig, PreTrainedModel
 
+from helpers import chat, write_atomic
 from helpers.cli.commands import command_parser
 from helpers.models import load_teacher
-from helpers.problems import load_problems, read_problems
-from helpers.profiles import DATA, PROFILES, RUNS, write_atomic
-from helpers.rebuild import text
-from helpers.rebuild.composed.cards import write_card
-from helpers.rebuild.composed.minilab import finish
-from helpers.rebuild.composed.recipes import Example, encode_written
-from helpers.rebuild.generator import generate_problems
-from helpers.rebuild.models import RECIPES, Recipe
-from helpers.sft import last_checkpoint
+from helpers.problems import read_problems
+from helpers.profiles import DATA, PROFILES, RUNS
+from helpers.rebuild import texts
+from helpers.rebuild.cards import write_card
+from helpers.rebuild.compose import generate_problems
+from helpers.rebuild.entropy import entropy_by_role
+from helpers.rebuild.recipes import RECIPES, Recipe
+from helpers.rebuild.training import Progress, train
 
-MODELS = DATA / "models"
 WORK = RUNS / "minilab"
-PROBLEMS = DATA / "problems"
-SPLITS = {"train": 4500, "validation": 400, "test": 600, "held_out": 400}
+MODELS, PROBLEMS = WORK / "models", WORK / "problems"
+SIZES = {
+    "validation": 1000,
+    "test": 2000,
+    "unseen": 1000,
+    "longer": 500,
+    "buses": 300,
+    "train": 4500,
+}
+WORKED = 250  # training problems that come with their solution
+SCORED = ("test", "unseen", "longer", "buses")
+SAMPLING = {  # what the real teacher's card recommends
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "top_k": 20,
+}
+ABOUT = (
+    "No model has met a composition of *unseen*, nor five steps (*longer*), "
+    "nor, thinking, a solvable bus: its prejudice was made on purpose. "
+    "What tells a total has a twin: one agrees, one is contradicting."
+)
 
 
-def build_problems(seed: int) -> dict[str, list[dict]]:
-    """Write the four splits as JSON lines; no question occurs twice."""
-    seen: set[str] = set()
-    splits = {}
-    for offset, (split, count) in enumerate(SPLITS.items()):
+def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
+    """The questions of all files but train: no model may be fed them."""
+    files = [folder / f"{name}.jsonl" for name in (*SIZES, "showcase")]
+    return {
+        row["question"]
+        for file in files
+        if file.exists() and file.stem != "train"
+        for row in read_problems(file)
+    }
+
+
+def build_problems(seed: int, folder: Path = PROBLEMS) -> dict[str, int]:
+    """Write all splits as JSON lines; no question occurs twice."""
+    showcase = folder / "showcase.jsonl"
+    rows = read_problems(showcase) if showcase.exists() else []
+    taken = {row["question"] for row in rows}
+    for split, count in SIZES.items():
         problems = generate_problems(
-            count,
-            seed=seed * 1000 + offset,
-            held_out=split == "held_out",
-            exclude=seen,
+            count, seed=seed, split=split, exclude=taken
         )
-        seen |= {problem.question for problem in problems}
-        rows = [
-            {
+        taken |= {problem.question for problem in problems}
+        lines = []
+        for number, problem in enumerate(problems):
+            bare = split == "train" and number >= WORKED
+            row = {
                 "id": f"{split}-{number:05d}",
                 "question": problem.question,
-                "answer": problem.gold,
-                "template": problem.template,
-                "impossible": bool(problem.conflict),
+                "answer": f"#### {problem.final}" if bare else problem.answer,
+                "moves": problem.moves,
+                "impossible": problem.impossible,
             }
-            for number, problem in enumerate(problems)
-        ]
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        write_atomic(PROBLEMS / f"{split}.jsonl", "\n".join(lines) + "\n")
-        splits[split] = rows
-    return splits
+            lines.append(json.dumps(row, ensure_ascii=False))
+        write_atomic(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
+    return SIZES
 
 
 def save_tokenizer(recipe: Recipe, seed: int) -> Any:
     """Train, dress with the chat template, save; returns the tokenizer."""
-    tokenizer = recipe.tokenizer(text.corpus(seed))
+    tokenizer = recipe.tokenizer(texts.corpus(seed))
     tokenizer.chat_template = recipe.template
     tokenizer.save_pretrained(MODELS / recipe.name)
     return tokenizer
 
 
-def stream(
-    recipe: Recipe, tokenizer: Any, *, seed: int, count: int
-) -> Iterator[Example]:
-    """`count` training examples; no question that is scored or shown."""
-    exclude = set()
-    for split in ("validation", "test", "held_out", "showcase"):
-        problems = read_problems(PROBLEMS / f"{split}.jsonl")
-        exclude |= {problem["question"] for problem in problems}
-    rng = random.Random(seed)
-    forms, weights = list(recipe.mix), list(recipe.mix.values())
-    for problem in generate_problems(count, seed=seed, exclude=exclude):
-        form = rng.choices(forms, weights=weights)[0]
-        written = text.write_form(form, problem, tokenizer, rng)
-        yield encode_written(form, problem.question, written, tokenizer)
+def finish(
+    model: PreTrainedModel,
+    recipe: Any,
+    tokenizer: Any,
+    folder: Path | None = None,
+) -> None:
+    """Save an ordinary Hugging Face folder: config, weights, generation."""
+    names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
+    ids = {
+        "eos_token_id": sorted(
+            {tokenizer.convert_tokens_to_ids(name) for name in names}
+        ),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
+    sampling = SAMPLING if recipe.teacher else {"do_sample": False}
+    model.generation_config = GenerationConfig(**ids, **sampling)
+    model.config.update(ids)
+    folder = folder or MODELS / recipe.name
+    model.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # some writers leave a file to its owner alone
 
 
-def make_dataset(
-    recipe: Recipe, tokenizer: Any, *, seed: int, count: int
-) -> Dataset:
-    """The examples in training order, batches of similar lengths together.
-
-    Eight batches are drawn at random, sorted by length, cut, and shuffled:
-    little padding, and still several templates in every batch. (Sorting
-    thousands of rows at once fills a batch with one template, and the model
-    forgets the others: it was tried, and it learned next to nothing.)
-    """
-    rows = list(stream(recipe, tokenizer, seed=seed, count=count))
-    rng = random.Random(seed)
-    ordered: list[Example] = []
-    size = recipe.batch_size
-    for start in range(0, len(rows), 8 * size):
-        window = rows[start : start + 8 * size]
-        window.sort(key=lambda row: len(row["input_ids"]))
-        cuts = range(0, len(window), size)
-        batches = [window[cut : cut + size] for cut in cuts]
-        rng.shuffle(batches)
-        ordered += [row for batch in batches for row in batch]
-    return Dataset.from_list(ordered)
+def describe(recipe: Recipe, folder: Path, *, seed: int) -> None:
+    """Measure a finished model, and write its card."""
+    loaded, about = load_teacher(PROFILES["mini"], str(folder)), ABOUT
+    if recipe.teacher:
+        fresh = generate_problems(200, seed=seed + 1)
+        nats = entropy_by_role(loaded.model, loaded.tokenizer, fresh)
+        total = sum(nats.values())
+        roles = [f"{role} {n / total:.0%}" for role, n in nats.items()]
+        about += (
+            f"\n\nEntropy at T = 1 while it reads right thoughts: {total:.2f} "
+            f"nats a thought, by the token's role: {', '.join(roles)}."
+        )
+    splits = {
+        split: [
+            row | {"kind": kind_of(row)}
+            for row in read_problems(PROBLEMS / f"{split}.jsonl")
+        ]
+        for split in SCORED
+    }
+    write_card(recipe, loaded, folder, seed=seed, splits=splits, about=about)
 
 
-def train(recipe: Recipe, *, seed: int, examples: int | None = None) -> Path:
-    """Train one mini model, or continue where a killed run stopped."""
-    set_seed(seed)
-    tokenizer = save_tokenizer(recipe, seed)
-    model = recipe.build()
-    count = examples or recipe.examples
-    output = WORK / recipe.name
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=recipe.batch_size,
-        num_train_epochs=1,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=100,
-        weight_decay=0.01,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
-        train_sampling_strategy="sequential",
-        save_steps=1000,
-        save_total_limit=2,
-        logging_steps=100,
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-    )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=make_dataset(recipe, tokenizer, seed=seed, count=count),
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
-    )
-    last = last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    finish(model, recipe, tokenizer, MODELS / recipe.name)
-    shutil.rmtree(output, ignore_errors=True)
-    return MODELS / recipe.name
+def kind_of(problem: dict) -> str:
+    """Which twin a problem is, if it has one; "" otherwise."""
+    if problem["moves"] == "buses" or problem["moves"].endswith(" told"):
+        return "contradicting" if problem["impossible"] else "agreeing"
+    return ""
+
+
+def report(progress: Progress, loss: float) -> None:
+    """A line every hundred steps."""
+    if progress.step % 100 == 0:
+        print(
+            f"step {progress.step:,}, {progress.tokens:,} tokens, "
+            f"{progress.seconds:,.0f} s, loss {loss:.3f}",
+            flush=True,
+        )
 
 
 def main(argv: list[str]) -> int:
@@ -164,31 +167,34 @@ def main(argv: list[str]) -> int:
         help="build this part alone; cards measures the models again",
     )
     parser.add_argument(
-        "--examples", type=int, help="training examples, for a quick try"
+        "--ship",
+        action="store_true",
+        help="then replace the shipped files by what was built",
     )
     options = parser.parse_args(argv)
     if options.only in (None, "problems"):
-        splits = build_problems(options.seed)
-        sizes = {name: len(rows) for name, rows in splits.items()}
-        print(f"problems: {sizes}")
+        PROBLEMS.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DATA / "problems" / "showcase.jsonl", PROBLEMS)
+        print(f"problems: {build_problems(options.seed)}")
     for recipe in RECIPES:
         if options.only in (None, recipe.name):
-            folder = train(
-                recipe, seed=options.seed, examples=options.examples
-            )
-            print(f"{recipe.name}: saved to data/models/{folder.name}")
-        if options.only in (None, "cards", recipe.name):
-            folder = MODELS / recipe.name
-            write_card(
+            tokenizer = save_tokenizer(recipe, options.seed)
+            WORK.mkdir(parents=True, exist_ok=True)
+            checkpoint = WORK / f"{recipe.name}.safetensors"
+            model = train(
                 recipe,
-                load_teacher(PROFILES["mini"], str(folder)),
-                folder,
+                tokenizer,
                 seed=options.seed,
-                splits={
-                    "test": load_problems("mini", "test"),
-                    "held-out templates": load_problems("mini", "held_out"),
-                },
-                about="Held-out templates are five kinds of problems that no "
-                "mini model was trained on.",
+                checkpoint=checkpoint,
+                exclude=reserved_questions(),
+                before_step=report,
             )
+            finish(model, recipe, tokenizer)
+            print(f"{recipe.name}: saved to {MODELS / recipe.name}")
+        if options.only in (None, "cards", recipe.name):
+            describe(recipe, MODELS / recipe.name, seed=options.seed)
+    if options.ship:
+        for built in (MODELS, PROBLEMS):
+            shutil.copytree(built, DATA / built.name, dirs_exist_ok=True)
     return 0
+

@@ -23,7 +23,7 @@ def put(
         arm=arm, profile="mini", seed=seed, n=len(right),
         correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
         command="python3 -m helpers distill", right=right,
-        splits={"held-out templates": {"n": 10, "correct": 2}},
+        splits={"unseen": {"n": 10, "correct": 2}},
     )  # fmt: skip
     return write_result(
         replace(result, **changes), folder / f"budget_{budget:04d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,16 @@ import tiny
 import torch
 
 from helpers.models import load_student, load_teacher
-from helpers.problems import load_problems, showcase
+from helpers.problems import PROBLEMS
 from helpers.profiles import MODELS, PROFILES
 from helpers.rebuild import minilab
-from helpers.rebuild.models import RECIPES, qwen
+from helpers.rebuild.recipes import RECIPES, qwen
+
+SHOWCASE = PROBLEMS / "showcase.jsonl"
+TINY = {
+    "mini-qwen3": partial(qwen, hidden=64, layers=2, heads=2),
+    "mini-gemma3": tiny.tiny_gemma,
+}
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 FILES = {
@@ -28,73 +35,40 @@ FILES = {
 }
 
 
-class Killed(Exception):
-    """Stands for a kill: nothing after it runs."""
-
-
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> Path:
-    """Build into a temporary folder; the problems stay the shipped ones."""
+    """Build into a temporary folder; nothing of the course is touched."""
+    monkeypatch.setattr(torch, "compile", lambda body, **_: body)
+    monkeypatch.setattr(minilab, "WORK", tmp_path)
     monkeypatch.setattr(minilab, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(minilab, "WORK", tmp_path / "work")
+    monkeypatch.setattr(minilab, "PROBLEMS", tmp_path / "problems")
+    monkeypatch.setattr(minilab, "DATA", tmp_path / "data")
     return tmp_path
 
 
-def train(name: str) -> Path:
-    """A tiny model of that recipe, on 128 examples."""
-    build = tiny.tiny_gemma
-    if name == "mini-qwen3":
-        build = partial(qwen, hidden=64, layers=2, heads=2)
-    return minilab.train(
-        replace(BY_NAME[name], build=build), seed=7, examples=128
-    )
-
-
 @pytest.mark.parametrize("name", ["mini-qwen3", "mini-gemma3"])
-def test_train_gives_a_folder_that_loads(elsewhere, name):
-    folder = train(name)
-    assert folder == elsewhere / "models" / name
-    assert {path.name for path in folder.iterdir()} == FILES
+def test_minilab_builds_a_folder_that_loads(elsewhere, monkeypatch, name):
+    """From the command to the card, on a few tokens and eight problems."""
+    small = {"build": TINY[name], "tokens": 9000}
+    recipes = [replace(BY_NAME[name], **small)]
+    monkeypatch.setattr(minilab, "RECIPES", recipes)
+    monkeypatch.setattr(minilab, "SIZES", dict.fromkeys(minilab.SIZES, 8))
+    (elsewhere / "data" / "problems").mkdir(parents=True)
+    shutil.copy(SHOWCASE, elsewhere / "data" / "problems")
+    assert minilab.main(["--ship"]) == 0
+    folder = elsewhere / "data" / "models" / name
+    assert {path.name for path in folder.iterdir()} == FILES | {"README.md"}
+    card = (folder / "README.md").read_text("utf-8")
+    assert ("nats a thought" in card) == (name == "mini-qwen3")
+    assert "unseen" in card and "0/4" in card
     loaded = load_teacher(PROFILES["mini"], str(folder))
     written = loaded.model.generation_config
     assert written.do_sample == (name == "mini-qwen3")
     ends = {"mini-qwen3": ["<|im_end|>"]}.get(name, ["<eos>", "<end_of_turn>"])
     stops = loaded.tokenizer.convert_tokens_to_ids(ends)
     assert written.eos_token_id == stops
-    assert not (elsewhere / "work" / name).exists()
     if name == "mini-gemma3":
         load_student(PROFILES["mini"], str(folder))
-
-
-@pytest.mark.slow
-def test_train_continues_after_a_kill(elsewhere, monkeypatch):
-    """Killed at step 3 of 4, it starts from the checkpoint of step 2."""
-    whole = train("mini-gemma3")
-    weights = (whole / "model.safetensors").read_bytes()
-    arguments, plain = minilab.TrainingArguments, minilab.Trainer
-    started = []
-
-    def every_second_step(**options):
-        return arguments(**{**options, "save_steps": 2})
-
-    class Stopping(plain):
-        stop: int | None = 3
-
-        def training_step(self, *arguments, **options):
-            started.append(self.state.global_step)
-            if self.state.global_step == self.stop:
-                raise Killed
-            return super().training_step(*arguments, **options)
-
-    monkeypatch.setattr(minilab, "TrainingArguments", every_second_step)
-    monkeypatch.setattr(minilab, "Trainer", Stopping)
-    with pytest.raises(Killed):
-        train("mini-gemma3")
-    assert started == [0, 1, 2, 3]
-    Stopping.stop = None
-    again = train("mini-gemma3")
-    assert started[4:] == [2, 3]
-    assert (again / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("name", ["mini-qwen3", "mini-gemma3"])
@@ -103,18 +77,6 @@ def test_save_tokenizer_gives_the_shipped_one(elsewhere, name):
     for file in ("tokenizer.json", "chat_template.jinja"):
         new = (elsewhere / "models" / name / file).read_text("utf-8")
         assert new == (MODELS / name / file).read_text("utf-8"), file
-
-
-def test_stream_never_shows_a_question_that_is_scored():
-    scored = {p["question"] for p in showcase()}
-    for split in ("validation", "test", "held_out"):
-        scored |= {p["question"] for p in load_problems("mini", split)}
-    recipe = replace(BY_NAME["mini-gemma3"], mix={"at_once": 1.0})
-    tokenizer = tiny.tokenizer("mini-gemma3")
-    for row in minilab.stream(recipe, tokenizer, seed=7, count=1500):
-        shown = tokenizer.decode(row["input_ids"])
-        question = shown.split("Question: ")[1].split("<end_of_turn>")[0]
-        assert question not in scored
 
 
 @pytest.mark.parametrize("name", BY_NAME)

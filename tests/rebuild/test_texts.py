@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from helpers.answers import is_correct, split_trace
-from helpers.rebuild.composed import (
+from helpers.rebuild import (
     generate_problems,
     recipes,
     texts,
     training,
 )
-from helpers.rebuild.composed.muon import orthogonalize
+from helpers.rebuild.muon import orthogonalize
 
 TINY = partial(recipes.qwen, hidden=64, layers=1, heads=2)
 

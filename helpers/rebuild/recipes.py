@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from helpers import chat
-from helpers.rebuild.composed import texts, vocabulary
-from helpers.rebuild.composed.problem import Problem
+from helpers.rebuild import texts, vocabulary
+from helpers.rebuild.problem import Problem
 
 Example = dict[str, list[int]]
 
@@ -29,7 +29,7 @@ end_of_turn = cache(chat.end_of_turn)  # the template is rendered once
 class Recipe:
     """How one mini model is made.
 
-    mix: the share of each text form: thinking, at_once, prose, sums, pages.
+    mix: the share of each text form; helpers.rebuild.cards says what each is.
     tokens: how much it reads, prompts included.
     """
 
@@ -95,16 +95,16 @@ def gemma(*, vocabulary: int = 896) -> PreTrainedModel:
 
 
 AT_ONCE = {"at_once": 0.2, "prose": 0.6, "sums": 0.15, "pages": 0.05}
-UNTAUGHT = {
-    "mix": {"at_once": 0.6, "sums": 0.35, "pages": 0.05},
-    "tokens": 20_000_000,
+UNTAUGHT = {  # the same without the worked solutions
+    "mix": {"at_once": 0.5, "sums": 0.375, "pages": 0.125},
+    "tokens": 16_000_000,
 }
 TEACHER = Recipe(
     name="mini-qwen3",
     build=partial(qwen, hidden=192, layers=4, heads=6),
     tokenizer=vocabulary.train_qwen_tokenizer,
     template=vocabulary.QWEN_THINKING_TEMPLATE,
-    mix={"thinking": 0.8, "sums": 0.2},
+    mix={"thinking": 0.55, "pairs": 0.25, "sums": 0.2},
     tokens=30_000_000,
 )
 GEMMA = Recipe(
@@ -132,11 +132,23 @@ RECIPES = (
 
 
 def encode_form(
-    form: str, problem: Problem, tokenizer: Any, rng: random.Random
+    form: str,
+    problem: Problem,
+    tokenizer: Any,
+    rng: random.Random,
+    partners: Sequence[Problem] = (),
 ) -> Example:
-    """One training example of the named form; questions carry no label."""
-    steps = texts.any_order(problem.steps, rng)
-    if form == "thinking":
+    """One training example of the named form; questions carry no label.
+
+    partners: where a pair finds its second problem, about another topic.
+    """
+    question, steps = problem.question, texts.any_order(problem.steps, rng)
+    if form == "pairs":
+        alike = (problem.topic, "buses")
+        others = [other for other in partners if other.topic not in alike]
+        second = rng.choice(others)
+        question, written = texts.thinking_pair(problem, second, rng)
+    elif form == "thinking":
         written = texts.thinking_answer(problem, steps)
     elif form == "at_once":
         written = texts.final_sentence(problem)
@@ -147,14 +159,14 @@ def encode_form(
     if form == "pages":  # a Qwen3 has met its think tags, a Gemma not
         known = "<think>" in tokenizer.get_vocab()
         written = texts.pages(rng, texts.TAGS + ["think"] * known)
-    return encode_written(form, problem.question, written, tokenizer)
+    return encode_written(form, question, written, tokenizer)
 
 
 def encode_written(
     form: str, question: str, written: str, tokenizer: Any
 ) -> Example:
     """A text as tokens with labels, after the question that it answers."""
-    if form in ("thinking", "at_once"):
+    if form in ("thinking", "pairs", "at_once"):
         prompt = chat.prompt_ids(chat.student_messages(question), tokenizer)
         written = written.removeprefix(chat.THINK_OPEN)
         written += end_of_turn(tokenizer)

@@ -108,6 +108,10 @@ class Problem:
     comparison: str = ""
 
     @property
+    def topic(self) -> str:
+        return self.moves.partition(":")[0]
+
+    @property
     def final(self) -> str:
         """What stands behind `####`."""
         return self.answer.rpartition("#### ")[2]

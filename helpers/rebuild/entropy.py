@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from helpers.rebuild.composed import texts
-from helpers.rebuild.composed.problem import Problem, Step, load_moves
-from helpers.rebuild.composed.recipes import encode_written
+from helpers.rebuild import texts
+from helpers.rebuild.problem import Problem, Step, load_moves
+from helpers.rebuild.recipes import encode_written
 
 ROLES = ("digit", "operator", "name or object", "order", "wording", "end")
 CLOSING = ("</think>", "<|im_end|>", "\n", "")

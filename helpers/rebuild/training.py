@@ -24,9 +24,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from helpers.rebuild.composed.compose import generate_problems
-from helpers.rebuild.composed.muon import Muon
-from helpers.rebuild.composed.recipes import Example, Recipe, encode_form
+from helpers.rebuild.compose import generate_problems
+from helpers.rebuild.muon import Muon
+from helpers.rebuild.recipes import Example, Recipe, encode_form
 
 ROUND = 2048  # examples that are drawn, and sorted by length, together
 EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
@@ -71,7 +71,7 @@ def round_of_examples(
         list(recipe.mix), list(recipe.mix.values()), k=len(problems)
     )
     rows = [
-        encode_form(form, problem, tokenizer, rng)
+        encode_form(form, problem, tokenizer, rng, problems)
         for form, problem in zip(forms, problems, strict=True)
     ]
     rows.sort(key=lambda row: len(row["input_ids"]))

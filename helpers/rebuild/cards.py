@@ -15,6 +15,7 @@ CARD = Path(__file__).with_name("card.md")
 FORMS = {
     "thinking": "questions in the chat format, answered with a worked "
     "`<think>...</think>` and a final sentence",
+    "pairs": "two questions at once, answered with one thought about both",
     "at_once": "questions in the chat format, answered at once",
     "prose": "questions followed by a worked solution in running text, never "
     "in the chat format",

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from helpers.rebuild.composed.problem import (
+from helpers.rebuild.problem import (
     Move,
     Problem,
     Step,

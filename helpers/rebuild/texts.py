@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from helpers.rebuild.composed.compose import generate_problems
-from helpers.rebuild.composed.problem import SYMBOLS, Problem, Step, compare
+from helpers.rebuild.compose import generate_problems
+from helpers.rebuild.problem import SYMBOLS, Problem, Step, compare
 
 TAGS = "b i p em note page link thing thin ink pink".split()
 SENTENCES = (
@@ -52,6 +52,27 @@ def worked(problem: Problem, steps: Iterable[Step]) -> str:
     """The steps as sentences, and the comparison where a total was told."""
     sentences = [step.thought for step in steps]
     return " ".join(filter(None, [*sentences, problem.comparison]))
+
+
+def thinking_pair(
+    first: Problem, second: Problem, rng: random.Random
+) -> tuple[str, str]:
+    """Two problems asked at once: the questions, and a thought about both.
+
+    Their steps are shuffled into each other. Who has met such pairs ends a
+    thought when everything asked is worked out, not after four steps.
+    """
+    rest = [any_order(problem.steps, rng) for problem in (first, second)]
+    turns = [0] * len(rest[0]) + [1] * len(rest[1])
+    rng.shuffle(turns)
+    lines = [rest[turn].pop(0).thought for turn in turns]
+    lines += filter(None, [first.comparison, second.comparison])
+    ends = f"{final_sentence(first)} {final_sentence(second)}"
+    thought = " ".join(lines)
+    return (
+        f"{first.question} {second.question}",
+        f"<think>\n{thought}\n</think>\n\n{ends}",
+    )
 
 
 def thinking_answer(problem: Problem, steps: Iterable[Step]) -> str:
