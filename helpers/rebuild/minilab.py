@@ -51,7 +51,7 @@ ABOUT = (
 )
 
 
-def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
+def reserved_questions(folder: Path) -> set[str]:
     """The questions of all files but train: no model may be fed them."""
     files = [folder / f"{name}.jsonl" for name in (*SIZES, "showcase")]
     return {
@@ -62,7 +62,7 @@ def reserved_questions(folder: Path = PROBLEMS) -> set[str]:
     }
 
 
-def build_problems(seed: int, folder: Path = PROBLEMS) -> dict[str, int]:
+def build_problems(seed: int, folder: Path) -> dict[str, int]:
     """Write all splits as JSON lines; no question occurs twice."""
     showcase = folder / "showcase.jsonl"
     rows = read_problems(showcase) if showcase.exists() else []
@@ -175,7 +175,7 @@ def main(argv: list[str]) -> int:
     if options.only in (None, "problems"):
         PROBLEMS.mkdir(parents=True, exist_ok=True)
         shutil.copy(DATA / "problems" / "showcase.jsonl", PROBLEMS)
-        print(f"problems: {build_problems(options.seed)}")
+        print(f"problems: {build_problems(options.seed, PROBLEMS)}")
     for recipe in RECIPES:
         if options.only in (None, recipe.name):
             tokenizer = save_tokenizer(recipe, options.seed)
@@ -186,7 +186,7 @@ def main(argv: list[str]) -> int:
                 tokenizer,
                 seed=options.seed,
                 checkpoint=checkpoint,
-                exclude=reserved_questions(),
+                exclude=reserved_questions(PROBLEMS),
                 before_step=report,
             )
             finish(model, recipe, tokenizer)
