@@ -210,9 +210,12 @@ def findings(groups: Sequence[Group]) -> str:
         return NO_KD_RESULTS
     shown = "; ".join(str(t) for t in tests if t.supported)
     rest = "; ".join(str(t) for t in tests if not t.supported)
+    seeds = max(test.seeds for test in tests)
     return (
         f"Supported (paired p < {LEVEL}, same sign in every seed): "
         f"{shown or 'nothing'}.\n\nNot supported: {rest or 'nothing'}.\n\nOf "
         f"{len(tests)} tests, chance alone would give about "
-        f"{LEVEL * len(tests):.1f} with p < {LEVEL}."
+        f"{LEVEL * len(tests):.1f} with p < {LEVEL}. Seeds: {seeds}, and the "
+        "same traces for every seed, so these differences are indications; "
+        "the experiment is to be repeated by a written plan."
     )

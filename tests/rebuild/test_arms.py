@@ -23,7 +23,10 @@ def put(
         arm=arm, profile="mini", seed=seed, n=len(right),
         correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
         command="python3 -m helpers distill", right=right,
-        splits={"unseen": {"n": 10, "correct": 2}},
+        splits={
+            "unseen": {"n": 10, "correct": 2},
+            "longer": {"n": 5, "correct": 1},
+        },
     )  # fmt: skip
     return write_result(
         replace(result, **changes), folder / f"budget_{budget:04d}"
@@ -85,12 +88,13 @@ def test_tables_have_a_row_a_group_and_one_a_pair(folder: Path) -> None:
     assert header.count("|") == rule.count("|") == rows[0].count("|")
     assert rows[1] == (
         "| 250 | logits, online | 2 | 40 | 90.0% | 76.9-96.0 | "
-        "90.0%, 90.0% | 20.0% (4/20) |"
+        "90.0%, 90.0% | 20.0% (4/20) | 20.0% (2/10) |"
     )
     assert rows[2].startswith("| 1,000 | logits, online | 1 | 20 | 75.0% |")
-    assert rows[3].endswith("|  |")  # no held-out problems
+    assert rows[3].endswith("|  |  |")  # neither unseen nor longer ones
     *_, row = arms.pairs_markdown(groups).splitlines()
     assert row.startswith("| 250 | logits, online | teacher text | +40.0 | ")
     assert row.endswith(" | 2 of 2 |")
     shown, _ = arms.findings(groups).split("Not supported: ")
     assert "logits, online against teacher text at 250 traces" in shown
+    assert "Seeds: 2, and the same traces" in arms.findings(groups)
