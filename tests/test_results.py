@@ -46,7 +46,9 @@ def test_to_result_keeps_one_flag_a_problem_for_every_split(tmp_path):
     other = Evaluation(PROBLEMS[:2], COMPLETIONS[:2], 1.0)
     options = {"seed": 7, "command": AFTER.command, "notes": "One."}
     options |= {"profile": replace(PROFILES["laptop"], traces=5)}
-    result = to_result("student_before", {"test": MADE, "unseen": other}, **options)
+    result = to_result(
+        "student_before", {"test": MADE, "unseen": other}, **options
+    )
     assert (result.n, result.correct, result.right) == (6, 3, "101001")
     assert (result.seconds, result.peak_memory_mb) == (12.3, 612.4)
     assert result.splits == {
@@ -54,7 +56,9 @@ def test_to_result_keeps_one_flag_a_problem_for_every_split(tmp_path):
         "unseen": {"n": 2, "correct": 1, "right": "10"},
     }
     assert result.notes == "One. DISTILL_TRACES=5"
-    assert to_result("teacher", {"test": other}, **options).peak_memory_mb is None
+    assert (
+        to_result("teacher", {"test": other}, **options).peak_memory_mb is None
+    )
     write_result(result, tmp_path)
     assert read_results(tmp_path) == [result]
 

@@ -28,8 +28,12 @@ from transformers import (  # noqa: E402
 
 from helpers.distill import pair_profile  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
-from helpers.rebuild import generate_problems  # noqa: E402
-from helpers.rebuild import minilab, recipes, texts  # noqa: E402
+from helpers.rebuild import (  # noqa: E402
+    generate_problems,  # noqa: E402
+    minilab,
+    recipes,
+    texts,
+)
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
 SMALL = "mini-qwen3-small"
@@ -151,7 +155,9 @@ def traces(count: int) -> list[dict]:
             "id": f"tiny-{i:03d}",
             "question": p.question,
             "gold": p.answer,
-            "qwen3_answer": texts.thinking_answer(p, texts.any_order(p.steps, rng)),
+            "qwen3_answer": texts.thinking_answer(
+                p, texts.any_order(p.steps, rng)
+            ),
             "finish_reason": "stop",
             "completion_tokens": 60,
             "correct": True,

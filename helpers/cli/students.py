@@ -65,7 +65,7 @@ def distill(argv: list[str]) -> int:
     set_seed(options.seed)
     student, done = experiments.train_arm(
         options.arm,
-        experiments.budget_traces(profile, options.budget),
+        experiments.budget_traces(profile, options.budget, options.arm),
         profile=profile,
         seed=options.seed,
     )
@@ -74,7 +74,8 @@ def distill(argv: list[str]) -> int:
     scores = experiments.score_arm(student, profile, options.split)
     print(
         f"{options.arm}, {options.budget} traces, seed {options.seed}: "
-        f"{scores[options.split].score}; {done.steps} steps in {done.seconds:.0f} s"
+        f"{scores[options.split].score}; {done.steps} steps, "
+        f"{done.seconds:.0f} s"
     )
     if options.write:
         result = to_result(

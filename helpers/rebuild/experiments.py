@@ -6,7 +6,6 @@ helpers.cli.students has the command, `python3 -m helpers distill`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +56,7 @@ def gold_text(answer: str) -> str:
     `24*3 = <<24*3=72>>72 pens.` and `#### 72` become running text and
     `The answer is 72.`
     """
-    worked, _, final = answer.rpartition("\n#### ")
+    worked, _, final = answer.rpartition("#### ")
     worked = " ".join(re.sub(r"<<.*?>>", "", worked).split())
     result = f"The answer is {final}."
     if final == NO_SOLUTION:
@@ -65,18 +64,32 @@ def gold_text(answer: str) -> str:
     return f"{worked}\n\n{result}"
 
 
-def gold_traces(traces: Iterable[dict]) -> list[dict]:
-    """The same questions with the data set's own solutions as answers."""
+def gold_rows(profile: Profile, budget: int) -> list[dict]:
+    """The first `budget` questions with the data set's own solutions.
+
+    Raises RunError where it works out fewer; the mini lab's has 250.
+    """
+    problems = load_problems(profile.problems, "train")
+    worked = [p for p in problems if not p["answer"].startswith("####")]
+    if len(worked) < budget:
+        raise RunError(
+            f"only {len(worked)} problems come with a worked solution: choose "
+            f"--budget {len(worked)} or less for gold text."
+        )
     return [
-        {**trace, "qwen3_answer": gold_text(trace["gold"])} for trace in traces
+        {**problem, "qwen3_answer": gold_text(problem["answer"])}
+        for problem in worked[:budget]
     ]
 
 
-def budget_traces(profile: Profile, budget: int) -> list[dict]:
-    """The first `budget` sound traces: the profile's, or ALL_TRACES' ones.
+def budget_traces(profile: Profile, budget: int, arm: str = "") -> list[dict]:
+    """What an arm reads: the first `budget` sound traces, or gold rows.
 
-    Raises RunError when there are not so many, with the command for more.
+    They are the profile's, or ALL_TRACES' ones. Raises RunError when there
+    are not so many, with the command for more.
     """
+    if arm == "sft_gold":
+        return gold_rows(profile, budget)
     for path in (profile.traces_path, ALL_TRACES):
         traces = filter_traces(load_traces(path))[0] if path.exists() else []
         if len(traces) >= budget:
@@ -111,8 +124,7 @@ def train_arm(
         "student": student,
     }
     if arm.startswith("sft"):
-        rows = gold_traces(traces) if arm == "sft_gold" else traces
-        return student, train_student(rows, **common)
+        return student, train_student(traces, **common)
     objective = objective or OBJECTIVES.get(arm, Objective())
     lesson = Lesson(traces, load_teacher(profile), objective)
     if arm == "logit_cached":

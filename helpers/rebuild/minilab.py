@@ -197,4 +197,3 @@ def main(argv: list[str]) -> int:
         for built in (MODELS, PROBLEMS):
             shutil.copytree(built, DATA / built.name, dirs_exist_ok=True)
     return 0
-

@@ -31,6 +31,10 @@ def test_budget_larger_than_the_file_names_the_command(profile, monkeypatch):
     assert len(experiments.budget_traces(shipped, 5)) == 5
     with pytest.raises(RunError, match="traces --limit 4500"):
         experiments.budget_traces(shipped, 100_000)
+    gold = experiments.budget_traces(shipped, 250, "sft_gold")
+    assert all("=" in row["qwen3_answer"] for row in gold)
+    with pytest.raises(RunError, match="only 250 problems"):
+        experiments.budget_traces(shipped, 251, "sft_gold")
 
 
 @pytest.mark.parametrize("arm", experiments.ARMS)
