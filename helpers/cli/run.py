@@ -26,7 +26,6 @@ from helpers.profiles import RUNS, write_atomic
 from helpers.results import table_text
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-PUBLISHED = REPOSITORY / "data" / "results"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_FILE = re.compile(r"[^\s\"'(]*ipykernel_\d+[/\\]+\d+\.py")
@@ -42,10 +41,10 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     which = "run only those whose name begins so, as 03; can be repeated"
     add("--notebook", action="append", default=[], metavar="NN", help=which)
-    where = "refresh the outputs stored in notebooks/ and data/results too"
+    where = "refresh the outputs stored in notebooks/ too"
     add("--in-place", action="store_true", help=where)
     options = parser.parse_args(argv)
-    results = PUBLISHED if options.in_place else RUNS / "results"
+    results = RUNS / "results"
     os.environ["DISTILL_RESULTS_DIR"] = str(results)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
     error, times = "", []
