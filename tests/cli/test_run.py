@@ -43,7 +43,6 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(runner, "RUNS", tmp_path / "data" / "runs")
-    monkeypatch.setattr(runner, "PUBLISHED", tmp_path / "data" / "results")
 
     def add(name: str, *sources: str) -> Path:
         cells = [new_code_cell(source) for source in sources]
@@ -98,7 +97,7 @@ def test_run_in_place_stores_clean_outputs_until_a_cell_fails(
     course("02_c.ipynb", "print('never')")
     before = path.read_bytes()
     assert runner.main(["--in-place"]) == 1
-    assert outputs(first) == "./notebooks ./data/results\n"
+    assert outputs(first) == "./notebooks ./data/runs/results\n"
     text = first.read_text(encoding="utf-8")
     assert str(tmp_path) not in text and "iopub" not in text
     assert path.read_bytes() == before
