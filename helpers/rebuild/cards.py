@@ -19,6 +19,7 @@ FORMS = {
     "at_once": "questions in the chat format, answered at once",
     "prose": "questions followed by a worked solution in running text, never "
     "in the chat format",
+    "lists": "facts, told and then asked for again by name",
     "sums": "lines of arithmetic",
     "pages": "everyday sentences and markup",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -21,15 +21,44 @@ from helpers.rebuild import texts, vocabulary
 from helpers.rebuild.problem import Problem
 
 Example = dict[str, list[int]]
+EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
+LATER = {2: 2, 3: 3, 4: 5}  # and after it
 
 end_of_turn = cache(chat.end_of_turn)  # the template is rendered once
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a training.
+
+    until: its last token, counted from the training's first.
+    mix: the share of each text form; helpers.rebuild.cards says what each is.
+    lengths: weights of the problems' numbers of steps.
+    words: out of how many different tokens `copies` draws.
+    """
+
+    until: int
+    mix: dict[str, float]
+    lengths: dict[int, int] = field(default_factory=lambda: LATER)
+    words: int = 1024
+    batch_tokens: int = 4096
+
+
+# Looking a number up by its name is not learned from problems alone. It
+# begins with copies out of few words, and is there after lists of facts.
+OPENING = (
+    Phase(600_000, {"copies": 1.0}, words=32, batch_tokens=2400),
+    Phase(1_000_000, {"copies": 1.0}, words=128, batch_tokens=2400),
+    Phase(1_400_000, {"copies": 1.0}, batch_tokens=2400),
+    Phase(2_600_000, {"lists": 0.75, "copies": 0.25}, batch_tokens=2400),
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How one mini model is made.
 
-    mix: the share of each text form; helpers.rebuild.cards says what each is.
+    mix: what it reads after the opening, which is the same for all.
     tokens: how much it reads, prompts included.
     """
 
@@ -39,12 +68,16 @@ class Recipe:
     template: str
     mix: dict[str, float]
     tokens: int
-    batch_tokens: int = 4096
     learning_rate: float = 3e-3
 
     @property
     def teacher(self) -> bool:
         return "thinking" in self.mix
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        early = Phase(self.tokens // 5, self.mix, EARLY)
+        return (*OPENING, early, Phase(self.tokens, self.mix))
 
     @property
     def trained(self) -> str:
@@ -53,8 +86,8 @@ class Recipe:
     @property
     def optimizer(self) -> str:
         return (
-            f"Muon and AdamW, {self.batch_tokens:,} tokens a step, rate "
-            f"{self.learning_rate}, falling over the last third"
+            f"Muon and AdamW, {self.phases[-1].batch_tokens:,} tokens a step, "
+            f"rate {self.learning_rate}, falling over the last third"
         )
 
 
@@ -94,18 +127,24 @@ def gemma(*, vocabulary: int = 896) -> PreTrainedModel:
     return Gemma3ForCausalLM(config)
 
 
-AT_ONCE = {"at_once": 0.2, "prose": 0.6, "sums": 0.15, "pages": 0.05}
+AT_ONCE = {
+    "at_once": 0.2,
+    "prose": 0.55,
+    "lists": 0.05,
+    "sums": 0.15,
+    "pages": 0.05,
+}
 UNTAUGHT = {  # the same without the worked solutions
-    "mix": {"at_once": 0.5, "sums": 0.375, "pages": 0.125},
-    "tokens": 16_000_000,
+    "mix": {"at_once": 0.45, "lists": 0.1, "sums": 0.35, "pages": 0.1},
+    "tokens": 12_000_000,
 }
 TEACHER = Recipe(
     name="mini-qwen3",
     build=partial(qwen, hidden=192, layers=4, heads=6),
     tokenizer=vocabulary.train_qwen_tokenizer,
     template=vocabulary.QWEN_THINKING_TEMPLATE,
-    mix={"thinking": 0.55, "pairs": 0.25, "sums": 0.2},
-    tokens=30_000_000,
+    mix={"thinking": 0.5, "pairs": 0.2, "lists": 0.1, "sums": 0.2},
+    tokens=24_000_000,
 )
 GEMMA = Recipe(
     name="mini-gemma3",
@@ -113,7 +152,7 @@ GEMMA = Recipe(
     tokenizer=vocabulary.train_gemma_tokenizer,
     template=vocabulary.GEMMA_TEMPLATE,
     mix=AT_ONCE,
-    tokens=40_000_000,
+    tokens=24_000_000,
 )
 QWEN = replace(
     GEMMA,
@@ -131,17 +170,32 @@ RECIPES = (
 )
 
 
+@cache
+def word_ids(tokenizer: Any) -> list[int]:
+    """Every token that is not a control token, in a fixed random order."""
+    known = set(tokenizer.get_vocab().values())
+    ids = sorted(known - set(tokenizer.all_special_ids))
+    return random.Random(0).sample(ids, len(ids))
+
+
 def encode_form(
     form: str,
     problem: Problem,
     tokenizer: Any,
     rng: random.Random,
+    *,
     partners: Sequence[Problem] = (),
+    words: int = 0,
 ) -> Example:
     """One training example of the named form; questions carry no label.
 
     partners: where a pair finds its second problem, about another topic.
+    words: out of how many tokens copies are drawn.
     """
+    if form == "copies":
+        ids = texts.words_twice(rng, word_ids(tokenizer)[:words])
+        half = len(ids) // 2 + 1
+        return {"input_ids": ids, "labels": [-100] * half + ids[half:]}
     question, steps = problem.question, texts.any_order(problem.steps, rng)
     if form == "pairs":
         alike = (problem.topic, "buses")
@@ -152,6 +206,8 @@ def encode_form(
         written = texts.thinking_answer(problem, steps)
     elif form == "at_once":
         written = texts.final_sentence(problem)
+    elif form == "lists":
+        question, written = texts.facts_again(rng)
     else:
         written = texts.sums(rng)
     if form == "prose":
@@ -172,7 +228,7 @@ def encode_written(
         written += end_of_turn(tokenizer)
     else:
         prompt = [tokenizer.bos_token_id] if tokenizer.bos_token_id else []
-        if form == "prose":
+        if form in ("prose", "lists"):
             prompt += chat.encode_text(question, tokenizer)
             written = "\n" + written
         written += tokenizer.eos_token

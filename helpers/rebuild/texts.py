@@ -5,8 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from helpers.rebuild.compose import generate_problems
-from helpers.rebuild.problem import SYMBOLS, Problem, Step, compare
+from helpers.rebuild.compose import Story, generate_problems
+from helpers.rebuild.problem import (
+    SYMBOLS,
+    Problem,
+    Step,
+    compare,
+    load_moves,
+)
 
 TAGS = "b i p em note page link thing thin ink pink".split()
 SENTENCES = (
@@ -110,6 +116,30 @@ def pages(rng: random.Random, tags: list[str]) -> str:
         tag = rng.choice(tags)
         lines += [f"<{tag}>", line, f"</{tag}>", ""]
     return "\n".join(lines)
+
+
+def words_twice(rng: random.Random, words: Sequence[int]) -> list[int]:
+    """Random words, and the same again: whoever goes on looks them up.
+
+    Their number varies; a fixed one would be learned as a distance.
+    """
+    return 2 * rng.sample(words, rng.randint(4, 16))
+
+
+def facts_again(rng: random.Random) -> tuple[str, str]:
+    """What two to six names have, and some of it again in another order."""
+    book = load_moves()
+    topic = rng.choice(sorted(book.topics))
+    story = Story(book.topics[topic], rng)
+    plain = [move for move in book.moves[topic]["start"] if not move.sum]
+    for _ in range(count := rng.randint(2, 6)):
+        story.tell(rng.choice(plain), [])
+    again = [
+        story.topic.fact.format(**story.words, N=name, x=known.value)
+        for name, known in story.known.items()
+    ]
+    told = " ".join(story.sentences)
+    return told, " ".join(rng.choices(again, k=count))
 
 
 def sums(rng: random.Random) -> str:

@@ -26,11 +26,9 @@ from transformers import PreTrainedModel
 
 from helpers.rebuild.compose import generate_problems
 from helpers.rebuild.muon import Muon
-from helpers.rebuild.recipes import Example, Recipe, encode_form
+from helpers.rebuild.recipes import Example, Phase, Recipe, encode_form
 
 ROUND = 2048  # examples that are drawn, and sorted by length, together
-EARLY = {2: 5, 3: 4, 4: 1}  # steps of the problems in the first fifth
-LATER = {2: 2, 3: 3, 4: 5}  # and after it
 WARMUP, DECAY = 100, 0.3  # steps; share of all tokens
 CHECKPOINT_SECONDS = 300
 
@@ -43,7 +41,7 @@ class Progress:
     tokens: int = 0
     round: int = 0
     batch: int = 0
-    early: bool = True
+    phase: int = 0
     seconds: float = 0.0
 
 
@@ -53,7 +51,7 @@ def round_of_examples(
     *,
     seed: int,
     number: int,
-    early: bool,
+    phase: Phase,
     exclude: set[str],
 ) -> list[list[Example]]:
     """One round's batches. A teacher meets only impossible buses."""
@@ -63,26 +61,33 @@ def round_of_examples(
         seed=rng.getrandbits(64),
         split="train",
         exclude=exclude,
-        lengths=EARLY if early else LATER,
+        lengths=phase.lengths,
     )
     if recipe.teacher:
         problems = [p for p in problems if p.moves != "buses" or p.impossible]
     forms = rng.choices(
-        list(recipe.mix), list(recipe.mix.values()), k=len(problems)
+        list(phase.mix), list(phase.mix.values()), k=len(problems)
     )
+    options = {"partners": problems, "words": phase.words}
     rows = [
-        encode_form(form, problem, tokenizer, rng, problems)
+        encode_form(form, problem, tokenizer, rng, **options)
         for form, problem in zip(forms, problems, strict=True)
     ]
     rows.sort(key=lambda row: len(row["input_ids"]))
     batches: list[list[Example]] = [[]]
     for row in rows:
         size = (len(batches[-1]) + 1) * len(row["input_ids"])
-        if size > recipe.batch_tokens:
+        if size > phase.batch_tokens:
             batches.append([])
         batches[-1].append(row)
     rng.shuffle(batches)
     return batches
+
+
+def phase_at(tokens: int, recipe: Recipe) -> int:
+    """The number of the phase to which the next token belongs."""
+    ends = [phase.until for phase in recipe.phases[:-1]]
+    return sum(tokens >= end for end in ends)
 
 
 def batches_from(
@@ -94,12 +99,12 @@ def batches_from(
     """
     while True:
         if progress.batch == 0:
-            progress.early = progress.tokens < 0.2 * recipe.tokens
+            progress.phase = phase_at(progress.tokens, recipe)
         batches = round_of_examples(
             recipe,
             tokenizer,
             number=progress.round,
-            early=progress.early,
+            phase=recipe.phases[progress.phase],
             **drawing,
         )
         while progress.batch < len(batches):
