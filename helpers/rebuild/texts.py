@@ -131,11 +131,12 @@ def facts_again(rng: random.Random) -> tuple[str, str]:
     book = load_moves()
     topic = rng.choice(sorted(book.topics))
     story = Story(book.topics[topic], rng)
+    fact = story.topic.fact
     plain = [move for move in book.moves[topic]["start"] if not move.sum]
     for _ in range(count := rng.randint(2, 6)):
         story.tell(rng.choice(plain), [])
     again = [
-        story.topic.fact.format(**story.words, N=name, x=known.value)
+        fact.format(**story.words | {"N": name, "x": known.value})
         for name, known in story.known.items()
     ]
     told = " ".join(story.sentences)
