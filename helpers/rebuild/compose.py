@@ -107,6 +107,9 @@ class Story:
         if step:
             sentence = (move.step or fact).format(**words)
             needs = frozenset(q.step for q in used) - {None}
+            if names and move.kind != "event":  # it names what it changes
+                recalled = [self.recall(name) for name in names]
+                sentence = f"{' and '.join(recalled)}, so {sentence}"
             sentence = sentence[0].upper() + sentence[1:]
             self.steps.append(replace(step, sentence=sentence, needs=needs))
         if move.kind in ("start", "relation", "event"):
@@ -118,6 +121,15 @@ class Story:
                 frozenset().union(*kin) or frozenset([len(self.moves)]),
             )
         return True
+
+    def recall(self, name: str) -> str:
+        """What is known of a name, in the few words that a thought spends.
+
+        "Zoe has 9 more than Ken" takes two look-ups, who and how many. With
+        Ken's number written out, each is one.
+        """
+        words = {**self.words, "N": name, "x": self.known[name].value}
+        return self.topic.brief.format(**words)
 
     def end(self, move: Move) -> bool:
         """Ask, so that nothing stays unused; False if this end cannot."""

@@ -51,18 +51,19 @@ def free_characters(problem: Problem, steps: Iterable[Step]) -> set[int]:
     """Where a thought could go on with another step: its places, counted in
     characters from the thought's first letter.
 
-    From the step's first letter to the first in which the possible next
-    steps no longer agree.
+    They are the words in which another possible step would begin to differ.
     """
     places: set[int] = set()
     done: list[int] = []
     position = 0
     for step in steps:
-        ready = texts.ready_steps(problem.steps, done)
-        if len(ready) > 1:
-            thoughts = [problem.steps[number].thought for number in ready]
-            common = len(os.path.commonprefix(thoughts))
-            places |= set(range(position, position + common + 1))
+        for number in texts.ready_steps(problem.steps, done):
+            other = problem.steps[number]
+            if other is not step:
+                pair = [step.thought, other.thought]
+                common = len(os.path.commonprefix(pair))
+                word = step.thought.rfind(" ", 0, common) + 1
+                places |= set(range(position + word, position + common + 1))
         done.append(problem.steps.index(step))
         position += len(step.thought) + 1
     return places

@@ -47,8 +47,9 @@ class Move:
 
 @dataclass(frozen=True)
 class Topic:
-    """What problems are about: how a fact is stated, before a change, after.
+    """What problems are about, and how a fact is stated.
 
+    fact: as a step gives it; changed: after a change; brief: called to mind.
     share: weight in the draw; who: the word list that names its quantities;
     limit: the largest value; now: what a question adds after a change.
     """
@@ -57,6 +58,7 @@ class Topic:
     who: str
     limit: int
     now: str
+    brief: str
     fact: str
     changed: str
 

@@ -127,20 +127,24 @@ def words_twice(rng: random.Random, words: Sequence[int]) -> list[int]:
 
 
 def facts_again(rng: random.Random) -> tuple[str, str]:
-    """What two to six names have, and some of it again in another order."""
+    """What two to six names have, and some of it again in another order.
+
+    Told as thoughts tell it, with a sum or without.
+    """
     book = load_moves()
     topic = rng.choice(sorted(book.topics))
     story = Story(book.topics[topic], rng)
-    fact = story.topic.fact
-    plain = [move for move in book.moves[topic]["start"] if not move.sum]
     for _ in range(count := rng.randint(2, 6)):
-        story.tell(rng.choice(plain), [])
-    again = [
-        fact.format(**story.words | {"N": name, "x": known.value})
-        for name, known in story.known.items()
+        while not story.tell(rng.choice(book.moves[topic]["start"]), []):
+            pass
+    told = [
+        sentence if known.step is None else story.steps[known.step].thought
+        for sentence, known in zip(
+            story.sentences, story.known.values(), strict=True
+        )
     ]
-    told = " ".join(story.sentences)
-    return told, " ".join(rng.choices(again, k=count))
+    again = rng.choices([*story.known], k=count)
+    return " ".join(told), ", ".join(story.recall(name) for name in again) + "."
 
 
 def sums(rng: random.Random) -> str:
