@@ -60,7 +60,7 @@ class Sampling:
     temperature: float = within(0, 10, default=0.0)
     top_p: float = within(0.01, 1, default=1.0)
     top_k: int = within(0, 1_000_000, default=0)
-    max_new_tokens: int = within(1, 1_000_000, default=160)
+    max_new_tokens: int = within(1, 1_000_000, default=192)
     seed: int = within(0, 2**32 - 1, default=DEFAULT_SEED)
 
     def __post_init__(self) -> None:

@@ -102,7 +102,7 @@ def test_sampling_is_frozen_and_its_own_record():
         "temperature": 0.6,
         "top_p": 0.95,
         "top_k": 20,
-        "max_new_tokens": 160,
+        "max_new_tokens": 192,
         "seed": 3,
     }
     assert Sampling(**asdict(sampling)) == sampling
