@@ -76,7 +76,8 @@ class Recipe:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        early = Phase(self.tokens // 5, self.mix, EARLY)
+        until = max(self.tokens // 5, OPENING[-1].until)
+        early = Phase(until, self.mix, EARLY)
         return (*OPENING, early, Phase(self.tokens, self.mix))
 
     @property
@@ -134,9 +135,9 @@ AT_ONCE = {
     "sums": 0.15,
     "pages": 0.05,
 }
-UNTAUGHT = {  # the same without the worked solutions
+UNTAUGHT = {  # as much of all else; three tokens in four are prose
     "mix": {"at_once": 0.45, "lists": 0.1, "sums": 0.35, "pages": 0.1},
-    "tokens": 12_000_000,
+    "tokens": 6_000_000,
 }
 TEACHER = Recipe(
     name="mini-qwen3",
@@ -152,7 +153,7 @@ GEMMA = Recipe(
     tokenizer=vocabulary.train_gemma_tokenizer,
     template=vocabulary.GEMMA_TEMPLATE,
     mix=AT_ONCE,
-    tokens=24_000_000,
+    tokens=16_000_000,
 )
 QWEN = replace(
     GEMMA,

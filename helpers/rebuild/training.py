@@ -54,7 +54,10 @@ def round_of_examples(
     phase: Phase,
     exclude: set[str],
 ) -> list[list[Example]]:
-    """One round's batches. A teacher meets only impossible buses."""
+    """One round's batches. A teacher meets only impossible buses.
+
+    No answer at once is a denial: who has not compared cannot know.
+    """
     rng = random.Random(f"{recipe.name} {seed} {number}")
     problems = generate_problems(
         ROUND,
@@ -72,6 +75,7 @@ def round_of_examples(
     rows = [
         encode_form(form, problem, tokenizer, rng, **options)
         for form, problem in zip(forms, problems, strict=True)
+        if not (form == "at_once" and problem.impossible)
     ]
     rows.sort(key=lambda row: len(row["input_ids"]))
     batches: list[list[Example]] = [[]]
