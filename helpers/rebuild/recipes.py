@@ -58,7 +58,7 @@ OPENING = (
 class Recipe:
     """How one mini model is made.
 
-    mix: what it reads after the opening, which is the same for all.
+    mix: what it reads after the opening.
     tokens: how much it reads, prompts included.
     """
 
@@ -69,6 +69,7 @@ class Recipe:
     mix: dict[str, float]
     tokens: int
     learning_rate: float = 3e-3
+    opening: tuple[Phase, ...] = OPENING
 
     @property
     def teacher(self) -> bool:
@@ -76,9 +77,9 @@ class Recipe:
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        until = max(self.tokens // 5, OPENING[-1].until)
-        early = Phase(until, self.mix, EARLY)
-        return (*OPENING, early, Phase(self.tokens, self.mix))
+        until = max(phase.until for phase in (*self.opening, Phase(0, {})))
+        early = Phase(max(self.tokens // 5, until), self.mix, EARLY)
+        return (*self.opening, early, Phase(self.tokens, self.mix))
 
     @property
     def trained(self) -> str:

@@ -49,7 +49,7 @@ def elsewhere(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("name", ["mini-qwen3", "mini-gemma3"])
 def test_minilab_builds_a_folder_that_loads(elsewhere, monkeypatch, name):
     """From the command to the card, on a few tokens and eight problems."""
-    small = {"build": TINY[name], "tokens": 9000}
+    small = {"build": TINY[name], "tokens": 9000, "opening": ()}
     recipes = [replace(BY_NAME[name], **small)]
     monkeypatch.setattr(minilab, "RECIPES", recipes)
     monkeypatch.setattr(minilab, "SIZES", dict.fromkeys(minilab.SIZES, 8))

@@ -1,5 +1,7 @@
 """What mini models read: one wording, free orders, learnable tokens."""
 
+import random
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -65,11 +67,12 @@ def test_tokenizers_keep_digits_alone_words_and_texts_whole(
 
 
 def test_teacher_meets_no_solvable_bus_and_little_padding(tokenizers):
+    recipe = recipes.TEACHER
     draw = partial(
-        training.round_of_examples, recipes.TEACHER, tokenizers[0], seed=1
+        training.round_of_examples, recipe, tokenizers[0], seed=1, number=0
     )
-    batches = draw(number=0, early=False, exclude=set())
-    assert draw(number=0, early=False, exclude=set()) == batches
+    batches = draw(phase=recipe.phases[-1], exclude=set())
+    assert draw(phase=recipe.phases[-1], exclude=set()) == batches
     sizes = [[len(row["input_ids"]) for row in batch] for batch in batches]
     padded = sum(len(s) * max(s) for s in sizes)
     assert sum(map(sum, sizes)) / padded > 0.95
@@ -88,9 +91,10 @@ def test_train_continues_where_it_was_killed(
         recipes.TEACHER,
         build=TINY,
         mix={"thinking": 1.0},
-        tokens=12_000,
-        batch_tokens=2048,
+        tokens=20_000,
+        opening=(replace(recipes.OPENING[0], until=8_000),),
     )
+    monkeypatch.setattr(training, "ROUND", 64)
 
     def weights(name, stop=None):
         def before_step(progress, loss):
@@ -111,6 +115,39 @@ def test_train_continues_where_it_was_killed(
         weights("killed", stop=3)
     for name, tensor in weights("killed").items():
         torch.testing.assert_close(tensor, whole[name])
+
+
+def test_phases_follow_each_other_and_students_deny_nothing_at_once(
+    tokenizers,
+):
+    recipe = recipes.RECIPES[-1]
+    ends = [phase.until for phase in recipe.phases]
+    assert ends == sorted(ends) and ends[-1] == recipe.tokens
+    assert training.phase_at(0, recipe) == 0
+    assert training.phase_at(ends[0], recipe) == 1
+    assert training.phase_at(recipe.tokens, recipe) == len(ends) - 1
+    phase = recipes.Phase(1, {"at_once": 0.5, "lists": 0.5})
+    batches = training.round_of_examples(
+        recipe, tokenizers[1], seed=1, number=0, phase=phase, exclude=set()
+    )
+    rows = [row["input_ids"] for batch in batches for row in batch]
+    written = tokenizers[1].batch_decode(rows)
+    assert not any("no solution" in text for text in written)
+    assert sum("The answer is" in text for text in written) > 500
+    told, again = texts.facts_again(random.Random(2))
+    for fact in again.rstrip(".").split(", "):
+        name, number = fact.split()[-3], fact.split()[-1]
+        assert re.search(rf"{name}\b.*\b{number}\b", told), (told, fact)
+
+
+def test_copies_are_random_words_twice(tokenizers):
+    rng = random.Random(1)
+    row = recipes.encode_form("copies", None, tokenizers[0], rng, words=32)
+    half = len(row["input_ids"]) // 2
+    assert row["input_ids"][:half] == row["input_ids"][half:]
+    assert len(set(row["input_ids"])) == half
+    assert row["labels"][half + 1 :] == row["input_ids"][half + 1 :]
+    assert row["labels"][: half + 1] == [-100] * (half + 1)
 
 
 @pytest.mark.parametrize("shape", [(64, 24), (24, 64)])
