@@ -146,7 +146,7 @@ TEACHER = Recipe(
     tokenizer=vocabulary.train_qwen_tokenizer,
     template=vocabulary.QWEN_THINKING_TEMPLATE,
     mix={"thinking": 0.5, "pairs": 0.2, "lists": 0.1, "sums": 0.2},
-    tokens=24_000_000,
+    tokens=12_000_000,
 )
 GEMMA = Recipe(
     name="mini-gemma3",
