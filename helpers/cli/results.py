@@ -51,7 +51,7 @@ def update_readme(path: Path) -> None:
         raise CourseError(
             f"{results_directory()} holds no results: {path.name} stays as it "
             "is. Unset DISTILL_RESULTS_DIR, or measure: "
-            "`python3 -m helpers run --in-place`"
+            "`python3 -m helpers evaluate --arm teacher --write`"
         )
     text = path.read_text("utf-8")
     text = put_between(text, "results", table_markdown())
