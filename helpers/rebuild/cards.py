@@ -74,6 +74,7 @@ def write_card(
         tokens=len(loaded.tokenizer),
         trained=recipe.trained,
         optimizer=recipe.optimizer,
+        opening=recipe.opening_tokens,
         seed=seed,
         mix="\n".join(mix),
         limit=PROFILES["mini"].max_new_tokens,

@@ -76,9 +76,13 @@ class Recipe:
         return "thinking" in self.mix
 
     @property
+    def opening_tokens(self) -> int:
+        return max((phase.until for phase in self.opening), default=0)
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
-        until = max(phase.until for phase in (*self.opening, Phase(0, {})))
-        early = Phase(max(self.tokens // 5, until), self.mix, EARLY)
+        until = max(self.tokens // 5, self.opening_tokens)
+        early = Phase(until, self.mix, EARLY)
         return (*self.opening, early, Phase(self.tokens, self.mix))
 
     @property
