@@ -6,13 +6,13 @@ Dark knowledge needs doubt about content: digits, operators, names.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.special import entr
 
 from helpers.rebuild import texts
 from helpers.rebuild.problem import Problem, Step, load_moves
@@ -29,15 +29,9 @@ def content_words() -> frozenset[str]:
     return frozenset(words)
 
 
-def role_of(token: str, *, free: bool, words: frozenset[str]) -> str:
-    """The role of one token of a thought.
-
-    `free` marks the place where several next steps are right: its first
-    words say which quantity comes next.
-    """
+def role_of(token: str, words: frozenset[str]) -> str:
+    """The role of one token of a thought, by itself."""
     bare = token.strip()
-    if free:
-        return "order"
     if bare.isdigit():
         return "digit"
     if bare in ("+", "-", "*", "/", "="):
@@ -47,26 +41,30 @@ def role_of(token: str, *, free: bool, words: frozenset[str]) -> str:
     return "end" if bare in CLOSING else "wording"
 
 
-def free_characters(problem: Problem, steps: Iterable[Step]) -> set[int]:
-    """Where a thought could go on with another step: its places, counted in
-    characters from the thought's first letter.
+def right_tokens(
+    problem: Problem, steps: Sequence[Step], tokenizer: Any
+) -> dict[int, set[int]]:
+    """Where a thought could go on with another step, and the tokens for it.
 
-    They are the words in which another possible step would begin to differ.
+    By place in the encoded text: the ids of all next tokens that are right,
+    where they are more than one.
     """
-    places: set[int] = set()
-    done: list[int] = []
-    position = 0
-    for step in steps:
-        for number in texts.ready_steps(problem.steps, done):
-            other = problem.steps[number]
-            if other is not step:
-                pair = [step.thought, other.thought]
-                common = len(os.path.commonprefix(pair))
-                word = step.thought.rfind(" ", 0, common) + 1
-                places |= set(range(position + word, position + common + 1))
-        done.append(problem.steps.index(step))
-        position += len(step.thought) + 1
-    return places
+
+    def encoded(order: Sequence[Step]) -> list[int]:
+        answer = texts.thinking_answer(problem, order)
+        row = encode_written("thinking", problem.question, answer, tokenizer)
+        return row["input_ids"]
+
+    ids, several = encoded(steps), {}
+    order = [problem.steps.index(step) for step in steps]
+    for count, taken in enumerate(order):
+        for other in texts.ready_steps(problem.steps, order[:count]):
+            if other != taken:
+                others = encoded([*steps[:count], problem.steps[other]])
+                pairs = enumerate(zip(ids, others, strict=False))
+                place = next(at for at, (one, two) in pairs if one != two)
+                several.setdefault(place, {ids[place]}).add(others[place])
+    return several
 
 
 @torch.no_grad()
@@ -77,23 +75,24 @@ def entropy_by_role(
 
     Each problem's worked thought is put before the teacher, its steps in an
     order drawn anew; the entropy of a prediction belongs to the role of the
-    token that stands there.
+    token that stands there. Where several tokens are right, with mass P, the
+    entropy is split by the chain rule: P times that among the right ones is
+    about their order, the rest belongs to the token's own role.
     """
     rng, words = random.Random(0), content_words()
     totals = Counter(dict.fromkeys(ROLES, 0.0))
     for problem in problems:
         steps = texts.any_order(problem.steps, rng)
-        free = free_characters(problem, steps)
         answer = texts.thinking_answer(problem, steps)
         row = encode_written("thinking", problem.question, answer, tokenizer)
+        several = right_tokens(problem, steps, tokenizer)
         ids = torch.tensor([row["input_ids"]])
-        logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
-        entropies = -(logprobs.exp() * logprobs).sum(-1)  # (tokens,)
-        position = 0
+        p = model(input_ids=ids).logits[0].softmax(-1)  # (tokens, vocab)
         for place in range(row["labels"].count(-100), ids.size(1)):
-            token = tokenizer.decode([row["input_ids"][place]])
-            first = position + len(token) - len(token.lstrip(" "))
-            role = role_of(token, free=first in free, words=words)
-            totals[role] += entropies[place - 1].item()
-            position += len(token)
+            here = p[place - 1]
+            right = here[list(several.get(place, ()))]
+            order = entr(right).sum() - entr(right.sum())
+            role = role_of(tokenizer.decode([row["input_ids"][place]]), words)
+            totals["order"] += order.item()
+            totals[role] += (entr(here).sum() - order).item()
     return {role: total / len(problems) for role, total in totals.items()}

@@ -144,7 +144,8 @@ def facts_again(rng: random.Random) -> tuple[str, str]:
         )
     ]
     again = rng.choices([*story.known], k=count)
-    return " ".join(told), ", ".join(story.recall(name) for name in again) + "."
+    recalled = ", ".join(story.recall(name) for name in again)
+    return " ".join(told), f"{recalled}."
 
 
 def sums(rng: random.Random) -> str:

@@ -1,15 +1,18 @@
 """What mini models read: one wording, free orders, learnable tokens."""
 
+import math
 import random
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.answers import is_correct, split_trace
 from helpers.rebuild import (
+    entropy,
     generate_problems,
     recipes,
     texts,
@@ -155,3 +158,59 @@ def test_orthogonalize_makes_singular_values_alike(shape):
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
     assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_right_tokens_are_those_of_the_steps_that_may_come_next(
+    tokenizers, problems
+):
+    """Told apart by reading: a step that could come next begins so."""
+    tokenizer, checked = tokenizers[0], 0
+    for made in problems:
+        several = entropy.right_tokens(made, made.steps, tokenizer)
+        answer = texts.thinking_answer(made, made.steps)
+        ids = recipes.encode_written(
+            "thinking", made.question, answer, tokenizer
+        )["input_ids"]
+        for place, tokens in several.items():
+            assert ids[place] in tokens and len(tokens) > 1
+            written = tokenizer.decode(ids).partition("<think>\n")[2]
+            before = tokenizer.decode(ids[:place]).partition("<think>\n")[2]
+            assert written.startswith(before)
+            for token in tokens:
+                begun = before + tokenizer.decode([token])
+                sentence = begun[begun.rfind(". ") + 2 :]
+                sentence = sentence if ". " in begun else begun
+                thoughts = [step.thought for step in made.steps]
+                assert any(one.startswith(sentence) for one in thoughts)
+                checked += 1
+    assert checked > 60
+
+
+def test_entropy_by_role_splits_doubt_about_order_off(tokenizers, problems):
+    """A model that knows nothing: the chain rule's parts are known."""
+    tokenizer, vocabulary = tokenizers[0], 1024
+    free = [
+        made
+        for made in problems
+        if entropy.right_tokens(made, made.steps, tokenizer)
+    ]
+
+    def undecided(input_ids):
+        shape = (*input_ids.shape, vocabulary)
+        return SimpleNamespace(logits=torch.zeros(shape))
+
+    made = free[0]
+    steps = texts.any_order(made.steps, random.Random(0))
+    sizes = entropy.right_tokens(made, steps, tokenizer).values()
+    order = sum(len(s) / vocabulary * math.log(len(s)) for s in sizes)
+    nats = entropy.entropy_by_role(undecided, tokenizer, [made])
+    row = recipes.encode_written(
+        "thinking",
+        made.question,
+        texts.thinking_answer(made, steps),
+        tokenizer,
+    )
+    written = sum(label != -100 for label in row["labels"])
+    assert nats["order"] == pytest.approx(order, rel=1e-4)
+    whole = written * math.log(vocabulary)
+    assert sum(nats.values()) == pytest.approx(whole, rel=1e-4)
