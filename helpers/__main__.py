@@ -15,7 +15,7 @@ import traceback
 
 from helpers import CourseError, select_profile
 from helpers.cli import environment
-from helpers.cli.commands import COMMANDS, command_parser
+from helpers.cli.commands import COMMANDS, command_parser, print_overview
 
 REFUSED, INTERRUPTED, TERMINATED = 2, 130, 143
 
@@ -82,16 +82,6 @@ def sentence(error: CourseError | OSError) -> str:
         return str(error)
     where = f": {error.filename}" if error.filename else ""
     return f"{error.strerror}{where} (--debug shows where it was raised)."
-
-
-def print_overview() -> int:
-    """The list of commands."""
-    print("A course on distilling language models. The commands:\n")
-    for name, command in COMMANDS.items():
-        print(f"  python3 -m helpers {name:<9} {command.summary}")
-    print("\nNew here? Start with: python3 -m helpers run")
-    print("Options of a command: python3 -m helpers run --help")
-    return 0
 
 
 def _hand_over(python: str, argv: list[str]) -> int:

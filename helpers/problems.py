@@ -39,15 +39,11 @@ def load_problems(
     its last fifth is test, and nothing of it is ever trained on.
     Raises ProblemFileError, naming the file and line, for anything else.
     """
-    if split not in SPLITS + MINI_SPLITS:
-        raise ProblemFileError(
-            f"unknown split {split!r}: choose one of "
-            f"{', '.join(SPLITS + MINI_SPLITS)}"
-        )
     path = PROBLEMS if str(source) == "mini" else Path(source)
-    if split in MINI_SPLITS and not (path / f"{split}.jsonl").exists():
+    if split not in SPLITS and not (path / f"{split}.jsonl").exists():
         raise ProblemFileError(
-            f"{path.name} has no split {split!r}; it is the mini lab's"
+            f"{path.name} has no split {split!r}: choose one of "
+            f"{', '.join(SPLITS)}; mini has {', '.join(MINI_SPLITS)} as well"
         )
     if path.suffix == ".jsonl":
         problems = cut_file(path, split)

@@ -75,7 +75,7 @@ def tiny_gemma() -> Gemma3ForCausalLM:
 def folder(name: str) -> Path:
     """The folder of a tiny model; its outputs vary, so they can differ."""
     recipe = next(r for r in recipes.RECIPES if r.name == name)
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     if name == STUDENT:
         model = tiny_gemma()
     else:

@@ -94,3 +94,13 @@ def field(name: str) -> Callable[[str], Any]:
 
 
 count = field("traces")  # of whatever: a whole number from 1 to a million
+
+
+def print_overview() -> int:
+    """The list of commands."""
+    print("A course on distilling language models. The commands:\n")
+    for name, command in COMMANDS.items():
+        print(f"  python3 -m helpers {name:<9} {command.summary}")
+    print("\nNew here? Start with: python3 -m helpers run")
+    print("Options of a command: python3 -m helpers run --help")
+    return 0
