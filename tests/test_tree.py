@@ -18,10 +18,9 @@ CORE = sorted(HELPERS.glob("*.py"))
 ALL = sorted(HELPERS.rglob("*.py"))
 OUTSIDE = ("helpers.cli", "helpers.scale", "helpers.rebuild")
 MOST_LINES_OF_A_FILE, MOST_PARAMETERS = 300, 8
-# The aim is 17 modules, 4,000 and 9,500 lines. These only ever go down: first
-# when rebuild/composed takes the place of the old mini lab beside it.
+# The aim is 17 modules, 4,000 and 9,500 lines. These only ever go down.
 MOST_MODULES = 17
-MOST_LINES = {"core": 4240, "helpers": 11710}
+MOST_LINES = {"core": 4240, "helpers": 11290}
 PAIR_OF_HEADS = {"chunked_kd_loss"}  # two models' states, heads, kd_loss's own
 
 
