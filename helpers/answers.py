@@ -16,6 +16,7 @@ import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 NO_SOLUTION = "no solution"
 OPEN, CLOSE = "<think>", "</think>"
@@ -273,3 +274,14 @@ def _concludes_with_number(text: str) -> bool:
     """After "half a box is impossible": "..., so he buys 3 boxes"."""
     conclusion = _THEREFORE.search(text)
     return bool(conclusion and _NUMBER.search(text, conclusion.end()))
+
+
+def outcome(completion: Any, correct: bool) -> str:
+    """What became of one answer."""
+    if correct:
+        return "right"
+    if completion.finish_reason == "length":
+        return "cut by the token limit"
+    if extract_answer(completion.text) is None:
+        return "no answer found"
+    return "wrong"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import CourseError, chat
-from helpers.answers import extract_answer, is_correct, split_trace
+from helpers.answers import is_correct, outcome, split_trace
 from helpers.profiles import Profile, Sampling
 
 if TYPE_CHECKING:
@@ -54,6 +54,37 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     pairs = list(zip(map(bool, before), map(bool, after), strict=True))
     won, lost = pairs.count((False, True)), pairs.count((True, False))
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def compare_arms(first: Any, second: Any) -> tuple[float, ...]:
+    """What `second` gains over `first`: the difference, low, high, p-value.
+
+    Both are (seeds, problems), a score each, for the same seeds and problems
+    in the same order. A 95% interval for other seeds *and* other problems:
+    the variance of a mean clustered both ways (Cameron, Gelbach and Miller
+    2011, section 2.2), never below that of one way, and Student's t with
+    Satterthwaite's degrees of freedom. One seed says nothing about others:
+    then it is for other problems alone. For coverage see its test.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    pair = [np.atleast_2d(np.asarray(arm, float)) for arm in (first, second)]
+    if pair[0].shape != pair[1].shape:
+        raise ValueError(f"not the same seeds and problems: {pair[0].shape}")
+    gains = pair[1] - pair[0]
+    means = [m for m in (gains.mean(0), gains.mean(1)) if len(m) > 1]
+    parts = [m.var(ddof=1) / len(m) for m in means]
+    both = sum(parts) - gains.var(ddof=1) / gains.size
+    variance = max(*parts, both if len(parts) == 2 else 0.0, 1e-30)
+    spread = sum(
+        v**2 / (len(m) - 1) for v, m in zip(parts, means, strict=True)
+    )
+    student = t(max(1.0, variance**2 / max(spread, 1e-60)))
+    gain, error = gains.mean(), variance**0.5
+    margin = error * student.ppf(0.975)
+    p_value = 2 * student.sf(abs(gain) / error)
+    return tuple(map(float, (gain, gain - margin, gain + margin, p_value)))
 
 
 def format_accuracy(correct: int, total: int) -> str:
@@ -119,17 +150,6 @@ class Evaluation:
         """The flags of the problems whose `field` equals `value`."""
         pairs = zip(self.correct, self.problems, strict=True)
         return [ok for ok, p in pairs if p.get(field) == value]
-
-
-def outcome(completion: Completion, correct: bool) -> str:
-    """What became of one answer."""
-    if correct:
-        return "right"
-    if completion.finish_reason == "length":
-        return "cut by the token limit"
-    if extract_answer(completion.text) is None:
-        return "no answer found"
-    return "wrong"
 
 
 def render_prompts(

@@ -152,16 +152,13 @@ def make_teacher(problems: list[dict]) -> None:
 
 def prepare(source: Path) -> Path:
     """Problems and teacher; returns the folder of the real student."""
-    from real_convert import convert
-    from real_weights import fetch, why_missing
+    from helpers.cli.fetch import fetch_gemma
 
-    gguf = fetch()
-    if gguf is None:
-        raise SystemExit(why_missing())
+    folder = fetch_gemma()
     problems = write_problems(source)
     if not (TEACHER / "config.json").exists():
         make_teacher(problems)
-    return convert(gguf)
+    return folder
 
 
 def clear_laptop() -> None:

@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import evaluate_worker
+import numpy as np
 import pytest
 import tiny
 import torch
+from scipy.stats import ttest_rel
 
 from helpers import CourseError, chat
 from helpers.evaluate import (
     Evaluation,
+    compare_arms,
     evaluate,
     gap_closed,
     load_arm,
@@ -214,3 +217,48 @@ def test_mcnemar_hand_computed():
     assert mcnemar([True, False], [True, False]) == 1.0
     with pytest.raises(ValueError):
         mcnemar([True], [])
+
+
+def simulated(generator, seeds, problems, *, gain):
+    """Two arms whose problems differ in difficulty and seeds in luck."""
+    hard = generator.normal(0.5, 2.0, problems)
+    helped = generator.normal(gain, 0.7, problems)
+    arms = []
+    for shift in (hard, hard + helped):
+        luck = generator.normal(0, 0.2, (seeds, 1))
+        logits = shift + luck + generator.normal(0, 1.0, (seeds, problems))
+        arms.append(generator.random(logits.shape) < 1 / (1 + np.exp(-logits)))
+    return arms
+
+
+def test_compare_arms_of_one_seed_or_problem_is_a_paired_t_test():
+    generator = np.random.default_rng(3)
+    first, second = generator.random((2, 40))
+    expected = ttest_rel(second, first)
+    interval = expected.confidence_interval(0.95)
+    wanted = (np.mean(second - first), *interval, expected.pvalue)
+    assert compare_arms(first, second) == pytest.approx(wanted)
+    columns = compare_arms(first[:, None], second[:, None])
+    assert columns == pytest.approx(wanted)
+
+
+def test_compare_arms_equal_arms_and_other_shapes():
+    same = np.eye(3, 5)
+    assert compare_arms(same, same) == pytest.approx((0, 0, 0, 1), abs=1e-12)
+    with pytest.raises(ValueError, match="same seeds and problems"):
+        compare_arms(same, same[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds, problems", [(3, 200), (5, 400), (10, 400)])
+def test_compare_arms_covers_the_truth_in_93_to_98_percent(seeds, problems):
+    """Over 2,000 simulations; pooling the seeds would cover far less."""
+    generator = np.random.default_rng(seeds)
+    large = simulated(generator, 2000, 2000, gain=0.3)
+    truth = large[1].mean() - large[0].mean()
+    hits = 0
+    for _ in range(2000):
+        pair = simulated(generator, seeds, problems, gain=0.3)
+        _, low, high, _ = compare_arms(*pair)
+        hits += low <= truth <= high
+    assert 0.93 <= hits / 2000 <= 0.98

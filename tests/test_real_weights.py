@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import random
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_convert import convert, gemma_merges
-from real_weights import FOLDER, gguf_path, why_missing
 
 from helpers import chat
 from helpers.answers import split_trace
 from helpers.cli.environment import REPOSITORY
+from helpers.cli.fetch import COMMAND, FOLDER, gemma_folder
 from helpers.evaluate import evaluate, mcnemar
 from helpers.generate import generate
 from helpers.models import (
@@ -31,6 +29,7 @@ from helpers.models import (
 from helpers.plots.accuracy import learning_curve
 from helpers.problems import read_problems
 from helpers.profiles import Sampling, get_profile, write_atomic
+from helpers.rebuild.gguf import gemma_merges
 from helpers.sft import train_student
 
 SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
@@ -66,12 +65,10 @@ def test_get_profile_no_bfloat16_where_it_is_slow():
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    """The converted weights; made once, then kept in data/runs/real."""
-    gguf = gguf_path()
-    if gguf is None:
-        pytest.skip(why_missing())
-    made = convert(gguf)
-    gc.collect()
+    """The converted weights; fetched once, then kept in data/runs/real."""
+    made = gemma_folder()
+    if made is None:
+        pytest.skip(f"the weights are not here: {COMMAND}")
     return made
 
 

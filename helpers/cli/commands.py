@@ -35,6 +35,8 @@ COMMANDS = {
     "distill": Command("cli.students:distill", "train and score one arm"),
     "sweep": Command("cli.students:sweep", "train at several settings"),
     "evaluate": Command("cli.students:score", "measure a model"),
+    "fetch": Command("cli.fetch:main", "download the real Gemma 3 270M"),
+    "half": Command("rebuild.half_runs:main", "repair half of that Gemma"),
     "bench": Command("rebuild.bench:main", "measure memory and time"),
     "results": Command("cli.results:main", "print the measured results"),
     "hosted": Command("cli.hosted:main", "prepare for Colab and Kaggle", True),

@@ -2,39 +2,26 @@
 
 transformers reads the weights of a GGUF file but, before 5.23, mixes up its
 tokenizer, and it will not save what it has read; this module builds the
-tokenizer from the file itself and saves bfloat16 safetensors, once.
+tokenizer from the file itself and saves bfloat16 safetensors.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from real_weights import FOLDER
-
-NAME = "gemma3-270m"
 NORMAL, CONTROL, USER = 1, 3, 4  # token types of the GGUF format
 
 
-def convert(gguf: Path, directory: Path = FOLDER) -> Path:
-    """Convert once, complete or not at all; returns the model's folder.
+def convert(gguf: Path, folder: Path) -> None:
+    """Write the model's folder. Needs 3 GB of memory.
 
     The weights are the base model's: the chat template is the mini lab's,
-    which is Gemma's in everything that the course uses. Needs 3 GB of memory.
+    which is Gemma's in everything that the course uses.
     """
-    target = directory / NAME
-    if target.is_dir():
-        return target
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
-        draft = Path(folder) / NAME
-        tokenizer = gemma_tokenizer(gguf)
-        tokenizer.save_pretrained(draft)
-        save_weights(gguf, draft, tokenizer)
-        shutil.move(draft, target)
-    return target
+    tokenizer = gemma_tokenizer(gguf)
+    tokenizer.save_pretrained(folder)
+    save_weights(gguf, folder, tokenizer)
 
 
 def save_weights(gguf: Path, folder: Path, tokenizer: Any) -> None:

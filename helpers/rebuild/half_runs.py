@@ -1,0 +1,245 @@
+"""`python3 -m helpers half`: train and score lessons on half of Gemma 3 270M.
+
+One file for each lesson, seed and number of steps in data/results/half_gemma;
+what is there is skipped, so that a killed command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from helpers import CourseError, write_atomic
+from helpers.cli.commands import command_parser, count
+from helpers.cli.fetch import fetch_gemma
+from helpers.generate import peak_memory_mb, reset_peak
+from helpers.profiles import DATA, RUNS, get_profile, set_seed
+from helpers.pruning import prune_layers
+from helpers.rebuild.half_gemma import (
+    LESSONS,
+    STEPS,
+    Lab,
+    ask,
+    held_out,
+    make_lab,
+    repair,
+    stream,
+)
+from helpers.results import package_versions
+
+RESULTS = DATA / "results" / "half_gemma"
+WORK = RUNS / "half_gemma"
+RATES = (1e-4, 3e-4, 1e-3)
+TUNING_SEED, TUNED_STEPS, TUNED_RATE = 1, 128, 1e-4
+POINTS = 4  # of a curve, on validation texts
+BINS = 10
+Texts = Sequence[tuple[str, Tensor]]  # of `held_out`
+
+
+@torch.no_grad()
+def opinions(model: Any, texts: Texts) -> Iterator[Tensor]:
+    """Log-probabilities (tokens - 1, vocab) of every text, in bfloat16."""
+    for _, ids in texts:
+        logits = ask(model, ids[None]).logits[0, :-1]
+        yield logits.float().log_softmax(dim=-1).bfloat16()
+
+
+@torch.no_grad()
+def score(
+    model: Any, teacher: Iterable[Tensor], texts: Texts
+) -> dict[str, Any]:
+    """Sums over the predicted tokens of every text, and calibration.
+
+    nll: of the text's next token; kl: KL(teacher || model); agree: where
+    both find the same token likeliest. bins: by the probability of the
+    likeliest token in tenths: tokens, sum of that probability, right ones.
+    teacher: its `opinions` on the same texts.
+    """
+    sums: dict[str, dict[str, list]] = {}
+    bins = torch.zeros(3, BINS, dtype=torch.float64)
+    pairs = zip(opinions(model, texts), teacher, strict=True)
+    for (kind, ids), (logs, taught) in zip(texts, pairs, strict=True):
+        logs, taught, targets = logs.float(), taught.float(), ids[1:]
+        sure, guess = logs.exp().max(dim=-1)
+        values = {
+            "tokens": len(targets),
+            "nll": functional.nll_loss(logs, targets, reduction="sum"),
+            "kl": (taught.exp() * (taught - logs)).sum(),
+            "agree": (guess == taught.argmax(dim=-1)).sum(),
+        }
+        place = (sure * BINS).long().clamp(max=BINS - 1)
+        for row, value in enumerate((sure * 0 + 1, sure, guess == targets)):
+            bins[row].index_add_(0, place, value.double())
+        table = sums.setdefault(kind, {name: [] for name in values})
+        for name, value in values.items():
+            table[name].append(round(float(value), 3))
+    return {"texts": sums, "bins": bins.T.round(decimals=3).tolist()}
+
+
+def mean(scored: dict[str, Any], name: str, kind: str | None = None) -> float:
+    """A sum of `score` per token, of all texts or of one kind."""
+    tables = scored["texts"]
+    parts = [tables[kind]] if kind else list(tables.values())
+    total = sum(sum(part["tokens"]) for part in parts)
+    return sum(sum(part[name]) for part in parts) / total
+
+
+def teacher_of(kind: str, lab: Lab) -> Any:
+    """plain; tuned on the same texts (made once, kept in data/runs); nf4."""
+    if kind == "plain":
+        return lab.teacher
+    if kind == "nf4":
+        return in_nf4(lab.teacher)
+    place = WORK / "tuned"
+    if not (place / "model.safetensors").exists():
+        batches = list(stream(lab, TUNED_STEPS, TUNING_SEED))
+        tuned = prune_layers(lab.teacher, range(len(lab.teacher.model.layers)))
+        bar = tqdm(total=len(batches), desc="tuning the teacher")
+        repair(
+            tuned.train(), LESSONS["text"], batches, teacher=None, keep=[],
+            rate=TUNED_RATE, after_step=lambda step: bar.update(1),
+        )  # fmt: skip
+        tuned.save_pretrained(place)
+    return (
+        type(lab.teacher)
+        .from_pretrained(place, dtype=torch.float32, use_safetensors=True)
+        .eval()
+    )
+
+
+def in_nf4(model: Any) -> Any:
+    """A copy whose linear weights are what NF4 leaves of them."""
+    from bitsandbytes import functional as bnb
+
+    copy = prune_layers(model, range(len(model.model.layers)))
+    for name, weight in copy.model.layers.named_parameters():
+        if name.endswith("_proj.weight"):
+            packed = bnb.quantize_4bit(
+                weight.data, quant_type="nf4", compress_statistics=True
+            )
+            weight.data.copy_(bnb.dequantize_4bit(*packed))
+    return copy
+
+
+def run_lesson(
+    name: str, lab: Lab, *, seed: int, steps: int, rate: float, looks: int
+) -> tuple[Any, dict[str, Any]]:
+    """Train one half; it, and its curve on validation texts."""
+    lesson = LESSONS[name]
+    set_seed(seed)
+    teacher = teacher_of(lesson.teacher, lab)
+    half = prune_layers(lab.teacher, lab.keep).train()
+    batches = list(stream(lab, steps, seed))
+    texts = held_out(lab.tokenizer, lab.texts["validation"], share=4)
+    judge = list(opinions(lab.teacher, texts))
+    points = {round(steps * (i + 1) / looks) for i in range(looks)}
+    curve: list[dict[str, float]] = []
+    bar = tqdm(total=steps, desc=f"{name}, seed {seed}")
+    reset_peak()
+
+    def look(step: int) -> None:
+        bar.update(1)
+        if step in points:
+            scored = score(half.eval(), judge, texts)
+            half.train()
+            means = {n: round(mean(scored, n), 4) for n in SCORES}
+            curve.append({"tokens": step * batches[0].numel(), **means})
+
+    seconds = repair(
+        half, lesson, batches, teacher=teacher, keep=lab.keep, rate=rate,
+        after_step=look,
+    )  # fmt: skip
+    bar.close()
+    return half.eval(), {"curve": curve, "seconds": round(seconds, 1)}
+
+
+SCORES = ("nll", "kl", "agree")
+
+
+def chosen_rate(name: str) -> float:
+    """The rate of the lowest validation score by the lesson's yardstick.
+
+    The loss on text for lessons of text, else KL to the teacher. CourseError
+    where it was not tuned. Another teacher changes no rate.
+    """
+    plain = name.removeprefix("tuned_").removeprefix("nf4_")
+    tried = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((RESULTS / "tuning").glob(f"{plain}-*.json"))
+    ]
+    if not tried:
+        raise CourseError(
+            f"no rate was tuned for {name}: `python3 -m helpers half --tune`"
+        )
+    by = "nll" if LESSONS[name].text else "kl"
+    return min(tried, key=lambda row: row["curve"][-1][by])["rate"]
+
+
+def write(path: Path, row: dict[str, Any]) -> None:
+    """One result file, whole or not at all."""
+    about = {"versions": package_versions(), "date": date.today().isoformat()}
+    write_atomic(path, json.dumps(row | about) + "\n")
+    last = row["curve"][-1] if row["curve"] else {}
+    print(f"{path.stem}: {last}, {row['seconds']} s", flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers half`."""
+    parser = command_parser("half", __doc__)
+    parser.add_argument("--lesson", choices=[*LESSONS, "untrained"], nargs="+",
+                        default=[*LESSONS], help="which ones")  # fmt: skip
+    parser.add_argument("--steps", type=count, default=str(STEPS),
+                        help="steps of 1,024 tokens")  # fmt: skip
+    parser.add_argument("--tune", action="store_true",
+                        help="try the rates on validation texts")  # fmt: skip
+    options = parser.parse_args(argv)
+    lab = make_lab(fetch_gemma(), get_profile().problems)
+    for name in options.lesson:
+        common = {"lesson": name, "steps": options.steps}
+        if options.tune:
+            for rate in RATES:
+                path = RESULTS / "tuning" / f"{name}-{rate:g}.json"
+                if not path.exists():
+                    _, told = run_lesson(
+                        name, lab, seed=TUNING_SEED, steps=options.steps,
+                        rate=rate, looks=1,
+                    )  # fmt: skip
+                    write(path, common | {"rate": rate, **told})
+            continue
+        path = RESULTS / f"{name}-{options.steps}-seed{options.seed}.json"
+        if not path.exists():
+            write(path, common | measured(name, lab, options))
+    return 0
+
+
+def measured(name: str, lab: Lab, options: Any) -> dict[str, Any]:
+    """One lesson trained and scored on the test texts."""
+    seed, steps = int(options.seed), options.steps
+    texts = held_out(lab.tokenizer, lab.texts["test"])
+    if name == "untrained":
+        half = prune_layers(lab.teacher, lab.keep)
+        told = {"curve": [], "seconds": 0.0}
+    else:
+        rate = chosen_rate(name)
+        half, told = run_lesson(
+            name, lab, seed=seed, steps=steps, rate=rate, looks=POINTS
+        )
+        told |= {"rate": rate}
+        if steps > STEPS:
+            half.save_pretrained(WORK / f"{name}-{steps}-seed{seed}")
+    return {
+        "seed": seed,
+        "peak_memory_mb": round(peak_memory_mb()),
+        "command": f"python3 -m helpers half --lesson {name} --steps {steps} "
+        f"--seed {seed}",
+        **told,
+        **score(half.eval(), opinions(lab.teacher, texts), texts),
+    }
