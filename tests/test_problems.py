@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from helpers import problems
 from helpers.answers import gold_answer
 from helpers.problems import ProblemFileError, load_problems, read_problems
+from helpers.profiles import DATA
 
 SIZES = {
     "train": 4500,
@@ -21,7 +21,7 @@ SIZES = {
     "longer": 500,
     "buses": 300,
 }
-SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
+SAMPLE = DATA / "gsm8k" / "sample.jsonl"
 GOOD = '{"question": "1 + 1?", "answer": "2 #### 2"}'
 
 

@@ -28,11 +28,11 @@ from helpers.models import (
 )
 from helpers.plots.accuracy import learning_curve
 from helpers.problems import read_problems
-from helpers.profiles import Sampling, get_profile, write_atomic
+from helpers.profiles import DATA, Sampling, get_profile, write_atomic
 from helpers.rebuild.gguf import gemma_merges
 from helpers.sft import train_student
 
-SAMPLE = Path(__file__).parent / "gsm8k_sample.jsonl"
+SAMPLE = DATA / "gsm8k" / "sample.jsonl"
 LONGEST = 224
 
 

@@ -21,8 +21,9 @@ from helpers import CourseError, write_atomic
 from helpers.cli.commands import command_parser, count
 from helpers.cli.fetch import fetch_gemma
 from helpers.generate import peak_memory_mb, reset_peak
-from helpers.profiles import DATA, RUNS, get_profile, set_seed
+from helpers.profiles import RUNS, get_profile, set_seed
 from helpers.pruning import prune_layers
+from helpers.rebuild.half_anatomy import anatomy, looked_into
 from helpers.rebuild.half_gemma import (
     LESSONS,
     STEPS,
@@ -33,12 +34,13 @@ from helpers.rebuild.half_gemma import (
     repair,
     stream,
 )
+from helpers.rebuild.half_results import RESULTS
 from helpers.results import package_versions
 
-RESULTS = DATA / "results" / "half_gemma"
 WORK = RUNS / "half_gemma"
 RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEED, TUNED_STEPS, TUNED_RATE = 1, 128, 1e-4
+BASELINES = ("teacher", "tuned", "nf4")
 POINTS = 4  # of a curve, on validation texts
 BINS = 10
 Texts = Sequence[tuple[str, Tensor]]  # of `held_out`
@@ -93,8 +95,8 @@ def mean(scored: dict[str, Any], name: str, kind: str | None = None) -> float:
 
 
 def teacher_of(kind: str, lab: Lab) -> Any:
-    """plain; tuned on the same texts (made once, kept in data/runs); nf4."""
-    if kind == "plain":
+    """As it is; tuned on the texts (made once, kept in data/runs); in nf4."""
+    if kind in ("plain", "teacher"):
         return lab.teacher
     if kind == "nf4":
         return in_nf4(lab.teacher)
@@ -191,55 +193,64 @@ def write(path: Path, row: dict[str, Any]) -> None:
     print(f"{path.stem}: {last}, {row['seconds']} s", flush=True)
 
 
-def main(argv: list[str]) -> int:
-    """`python3 -m helpers half`."""
-    parser = command_parser("half", __doc__)
-    parser.add_argument("--lesson", choices=[*LESSONS, "untrained"], nargs="+",
-                        default=[*LESSONS], help="which ones")  # fmt: skip
-    parser.add_argument("--steps", type=count, default=str(STEPS),
-                        help="steps of 1,024 tokens")  # fmt: skip
-    parser.add_argument("--tune", action="store_true",
-                        help="try the rates on validation texts")  # fmt: skip
-    options = parser.parse_args(argv)
-    lab = make_lab(fetch_gemma(), get_profile().problems)
-    for name in options.lesson:
-        common = {"lesson": name, "steps": options.steps}
-        if options.tune:
-            for rate in RATES:
-                path = RESULTS / "tuning" / f"{name}-{rate:g}.json"
-                if not path.exists():
-                    _, told = run_lesson(
-                        name, lab, seed=TUNING_SEED, steps=options.steps,
-                        rate=rate, looks=1,
-                    )  # fmt: skip
-                    write(path, common | {"rate": rate, **told})
-            continue
-        path = RESULTS / f"{name}-{options.steps}-seed{options.seed}.json"
-        if not path.exists():
-            write(path, common | measured(name, lab, options))
-    return 0
-
-
-def measured(name: str, lab: Lab, options: Any) -> dict[str, Any]:
-    """One lesson trained and scored on the test texts."""
-    seed, steps = int(options.seed), options.steps
-    texts = held_out(lab.tokenizer, lab.texts["test"])
-    if name == "untrained":
-        half = prune_layers(lab.teacher, lab.keep)
-        told = {"curve": [], "seconds": 0.0}
+def measured(name: str, lab: Lab, *, seed: int, steps: int) -> dict[str, Any]:
+    """One lesson trained, or a model that needs none, on the test texts."""
+    told: dict[str, Any] = {"curve": [], "seconds": 0.0}
+    if name in BASELINES:
+        model = teacher_of(name, lab)
+    elif name == "untrained":
+        model = prune_layers(lab.teacher, lab.keep)
+        told |= anatomy(lab)
     else:
         rate = chosen_rate(name)
-        half, told = run_lesson(
+        model, told = run_lesson(
             name, lab, seed=seed, steps=steps, rate=rate, looks=POINTS
         )
         told |= {"rate": rate}
-        if steps > STEPS:
-            half.save_pretrained(WORK / f"{name}-{steps}-seed{seed}")
+        told |= looked_into(model, lab) if steps > STEPS else {}
+    texts = held_out(lab.tokenizer, lab.texts["test"])
     return {
         "seed": seed,
         "peak_memory_mb": round(peak_memory_mb()),
         "command": f"python3 -m helpers half --lesson {name} --steps {steps} "
         f"--seed {seed}",
         **told,
-        **score(half.eval(), opinions(lab.teacher, texts), texts),
+        **score(model.eval(), opinions(lab.teacher, texts), texts),
     }
+
+
+def main(argv: list[str]) -> int:
+    """`python3 -m helpers half`."""
+    parser = command_parser("half", __doc__)
+    add = parser.add_argument
+    names = [*BASELINES, "untrained", *LESSONS]
+    add("--lesson", choices=names, nargs="+", default=names)
+    add("--steps", type=count, default=str(STEPS), help="of 1,024 tokens")
+    add("--tune", action="store_true", help="try RATES on validation texts")
+    options = parser.parse_args(argv)
+    problems = get_profile().problems
+    if problems == "mini":
+        raise CourseError(
+            "this experiment reads GSM8K: set DISTILL_PROBLEMS to openai/gsm8k"
+            ", or to a folder with its train.jsonl and test.jsonl."
+        )
+    lab = make_lab(fetch_gemma(), problems)
+    for name in options.lesson:
+        steps = options.steps if name in LESSONS else 0
+        common = {"lesson": name, "steps": steps}
+        if not options.tune:
+            seed = int(options.seed)
+            path = RESULTS / f"{name}-{steps}-seed{seed}.json"
+            if not path.exists():
+                row = measured(name, lab, seed=seed, steps=steps)
+                write(path, common | row)
+            continue
+        for rate in RATES if steps else ():
+            path = RESULTS / "tuning" / f"{name}-{rate:g}.json"
+            if not path.exists():
+                _, told = run_lesson(
+                    name, lab, seed=TUNING_SEED, steps=steps, rate=rate,
+                    looks=1,
+                )  # fmt: skip
+                write(path, common | {"rate": rate, **told})
+    return 0

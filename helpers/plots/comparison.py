@@ -1,0 +1,76 @@
+"""Figures that compare lessons: paired differences, blocks, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import helpers.plots.style as style
+
+
+def forest(
+    panels: Mapping[str, Sequence[tuple[str, float, float, float]]],
+    title: str,
+    *,
+    xlabel: str,
+) -> None:
+    """Paired differences with their intervals, zero marked; a panel a name.
+
+    panels: rows (label, difference, low, high), the first on top. A filled
+    mark is one whose interval leaves out zero.
+    """
+    longest = max(map(len, panels.values()), default=1)
+    size = (4.6 * len(panels) + 1.5, 1.6 + 0.62 * longest)
+    with style.canvas(title, size=size, columns=len(panels)) as axes:
+        for place, (name, rows) in enumerate(panels.items()):
+            with style.figure(name, xlabel=xlabel, ylabel="",
+                              ax=axes[place]) as ax:  # fmt: skip
+                ax.axvline(0, color=style.INK, lw=1.2)
+                for row, (_, gain, low, high) in enumerate(rows):
+                    inside = style.STUDENT if low > 0 or high < 0 else "white"
+                    ax.plot([low, high], [row, row], color=style.STUDENT)
+                    ax.plot(gain, row, "o", ms=9, mew=2, mfc=inside,
+                            color=style.STUDENT)  # fmt: skip
+                labels = [label for label, *_ in rows]
+                ax.set_yticks(range(len(rows)), labels if not place else [])
+                ax.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def influence_bars(
+    influence: Sequence[float], keep: Sequence[int], title: str
+) -> None:
+    """How much each block turns its input; dropped ones are hatched."""
+    ylabel = "influence, 1 - cosine (log scale)"
+    with style.figure(title, xlabel="block", ylabel=ylabel) as axes:
+        for name, colour, hatch, inside in (
+            ("kept", style.TEACHER, "", True),
+            ("dropped", style.FAINT, "///", False),
+        ):
+            blocks = [i for i in range(len(influence))
+                      if (i in keep) == inside]  # fmt: skip
+            heights = [influence[i] for i in blocks]
+            axes.bar(blocks, heights, label=name, color=colour, hatch=hatch,
+                     edgecolor=style.INK)  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xticks(range(len(influence)))
+        axes.legend(loc="upper right")
+
+
+def reliability(curves: Mapping[str, Any], title: str) -> None:
+    """Share of right guesses against the confidence in them; a line a name.
+
+    curves: `Half.calibration`. Bins of fewer than 30 tokens are left out.
+    """
+    xlabel, ylabel = "probability of the likeliest token", "share right"
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+        axes.plot([0, 1], [0, 1], color=style.REFERENCE, lw=1, ls=":",
+                  label="calibrated")  # fmt: skip
+        for place, (name, bins) in enumerate(curves.items()):
+            count, sure, right = np.asarray(bins)
+            full = count >= 30
+            axes.plot(sure[full], right[full], ms=6, **style.look(name, place))
+        axes.set_xlim(0, 1)
+        style.share_axis(axes)
+        axes.legend(loc="upper left")

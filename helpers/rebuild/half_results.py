@@ -1,0 +1,195 @@
+"""What the repaired halves of notebook 11 scored: tables and contrasts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.evaluate import compare_arms
+from helpers.profiles import DATA
+
+RESULTS = DATA / "results" / "half_gemma"
+NAMES = {
+    "teacher": "teacher",
+    "nf4": "teacher in 4 bits",
+    "tuned": "teacher, tuned on the texts",
+    "untrained": "half, no repair",
+    "text": "text",
+    "logits": "logits",
+    "logits_t2": "logits, T = 2",
+    "logits_cached": "logits, top 16",
+    "states": "states",
+    "text_states": "text + states",
+    "text_relations": "text + relations",
+    "logits_states": "logits + states",
+    "tuned_logits": "logits, tuned teacher",
+    "tuned_logits_states": "logits + states, tuned teacher",
+    "nf4_logits_states": "logits + states, 4-bit teacher",
+}
+PRIMARY = (  # of data/results/half_gemma/PLAN.md
+    ("text", "logits"),
+    ("text", "text_states"),
+    ("logits", "logits_states"),
+    ("logits", "logits_t2"),
+    ("logits", "logits_cached"),
+)
+YARDSTICKS = {"nll": "loss on the text", "kl": "KL from the teacher"}
+HEADER = (
+    "| lesson | tokens read | seeds | loss on the text | KL from the teacher "
+    "| likeliest token agrees | ECE | seconds |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|"
+)
+COMMAND = "python3 -m helpers half --lesson logits_states --seed 7"
+NO_RESULTS = f"No results yet. One row of one seed is made by `{COMMAND}`."
+
+
+@dataclass(frozen=True)
+class Half:
+    """One lesson at one budget: a run a seed, as `helpers half` wrote it."""
+
+    lesson: str
+    steps: int
+    runs: tuple[dict[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return NAMES[self.lesson]
+
+    @property
+    def tokens(self) -> int:
+        curve = self.runs[0]["curve"]
+        return int(curve[-1]["tokens"]) if curve else 0
+
+    def values(self, score: str, kind: str | None = None) -> np.ndarray:
+        """(seeds, texts), so that the mean is the score per token.
+
+        score: nll, kl or agree; kind: gsm8k or reference, or both. A text's
+        sum is divided by the mean length of a text.
+        """
+        rows = []
+        for run in self.runs:
+            kinds = [kind] if kind else list(run["texts"])
+            sums, tokens = (
+                np.concatenate([run["texts"][k][name] for k in kinds])
+                for name in (score, "tokens")
+            )
+            rows.append(sums / tokens.mean())
+        return np.array(rows)
+
+    def mean(self, score: str, kind: str | None = None) -> float:
+        return float(self.values(score, kind).mean())
+
+    @property
+    def calibration(self) -> np.ndarray:
+        """Bins of ten percent: tokens, mean confidence, share of right."""
+        count, sure, right = np.sum([r["bins"] for r in self.runs], axis=0).T
+        count = np.maximum(count, 1)
+        return np.stack([count, sure / count, right / count])
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error (Guo et al. 2017, equation 3)."""
+        count, sure, right = self.calibration
+        return float((count * abs(sure - right)).sum() / count.sum())
+
+
+def read_halves(folder: Path = RESULTS) -> list[Half]:
+    """By budget, then in the order of NAMES."""
+    rows = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*-seed*.json"))
+    ]
+    keys = {(row["steps"], row["lesson"]) for row in rows}
+    return [
+        Half(lesson, steps, tuple(
+            row for row in rows
+            if (row["steps"], row["lesson"]) == (steps, lesson)
+        ))
+        for steps in sorted({steps for steps, _ in keys})
+        for lesson in NAMES
+        if (steps, lesson) in keys
+    ]  # fmt: skip
+
+
+def find(halves: Sequence[Half], lesson: str, steps: int) -> Half | None:
+    """That lesson at that budget, if it was run."""
+    fits = [h for h in halves if (h.lesson, h.steps) == (lesson, steps)]
+    return fits[0] if fits else None
+
+
+def halves_markdown(halves: Sequence[Half]) -> str:
+    """A row for every half; NLL, KL per token in nats."""
+    rows = [
+        f"| {half.name} | {half.tokens:,} | {len(half.runs)} | "
+        f"{half.mean('nll'):.3f} | {half.mean('kl'):.3f} | "
+        f"{half.mean('agree'):.1%} | {half.ece:.3f} | "
+        f"{np.mean([run['seconds'] for run in half.runs]):.0f} |"
+        for half in halves
+    ]
+    return "\n".join([HEADER, *rows]) if rows else NO_RESULTS
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`second` less `first` by one yardstick: negative is better."""
+
+    first: Half
+    second: Half
+    score: str
+    gain: float
+    low: float
+    high: float
+    p_value: float  # corrected for its family
+
+    @property
+    def label(self) -> str:
+        return f"{self.second.name}\nless {self.first.name}"
+
+    def __str__(self) -> str:
+        word = "lower" if self.gain < 0 else "higher"
+        sure = self.p_value < 0.05
+        return (
+            f"{self.second.name}: {YARDSTICKS[self.score]} "
+            f"{abs(self.gain):.2f} nats {word} than with {self.first.name} "
+            f"({self.low:+.2f} to {self.high:+.2f}"
+            f"{'' if sure else '; not to be told from 0'})"
+        )
+
+
+def contrasts(
+    halves: Sequence[Half],
+    steps: int,
+    pairs: Sequence[tuple[str, str]] = PRIMARY,
+) -> list[Contrast]:
+    """All pairs by both yardsticks; their p-values by Holm's method (1979).
+
+    Seeds that only one of the two has are left out.
+    """
+    raw = []
+    for first, second in pairs:
+        one, other = (find(halves, name, steps) for name in (first, second))
+        if one is None or other is None:
+            continue
+        both = {r["seed"] for r in one.runs} & {r["seed"] for r in other.runs}
+        one, other = (
+            Half(h.lesson, h.steps,
+                 tuple(run for run in h.runs if run["seed"] in both))
+            for h in (one, other)
+        )  # fmt: skip
+        for score in YARDSTICKS:
+            told = compare_arms(one.values(score), other.values(score))
+            raw.append((one, other, score, *told))
+    order = sorted(range(len(raw)), key=lambda i: raw[i][-1])
+    corrected, least = [0.0] * len(raw), 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(raw) - rank) * raw[place][-1]))
+        corrected[place] = least
+    return [
+        Contrast(*row[:-1], p_value=p)
+        for row, p in zip(raw, corrected, strict=True)
+    ]
