@@ -1,3 +1,3 @@
-"""Exercises: `check`, `progress`, and the cases of each notebook."""
+"""Exercises: `check`, `chosen`, `progress`, and each notebook's cases."""
 
-from helpers.exercises.check import check, progress  # noqa: F401
+from helpers.exercises.check import check, chosen, progress  # noqa: F401

@@ -30,21 +30,25 @@ class Exercise:
     title: str
     hint: str
     cases: Callable[[], Cases]
+    reference: Callable[..., Any] | None = None
     status: str = UNTOUCHED
 
 
 EXERCISES: dict[str, Exercise] = {}
 
 
-def exercise(name: str, *, hint: str) -> Callable[[Any], Any]:
+def exercise(
+    name: str, *, hint: str, reference: Callable[..., Any] | None = None
+) -> Callable[[Any], Any]:
     """Register the decorated function's cases as exercise `name`.
 
     name: notebook and number, "03.1". The function's own name is the title.
+    reference: what `chosen` gives to who has no answer yet.
     """
 
     def register(cases: Callable[[], Cases]) -> Any:
         title = cases.__name__.replace("_", " ")
-        EXERCISES[name] = Exercise(title, hint, cases)
+        EXERCISES[name] = Exercise(title, hint, cases, reference)
         return cases
 
     return register
@@ -58,6 +62,18 @@ def check(name: str, answer: Callable[..., Any]) -> None:
         return
     items[name].status, line = judge(answer, items[name])
     print(" ".join(line.split()))
+
+
+def chosen(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The learner's function where it passes all cases, else the reference.
+
+    Prints which of the two the following cells use.
+    """
+    item = exercises_of(name.partition(".")[0])[name]
+    passes = judge(answer, item)[0] == DONE
+    whose = "your own" if passes else "the reference's"
+    print(f"From here on: {whose} {item.title.replace(' ', '_')}")
+    return answer if passes else item.reference
 
 
 def progress(notebook: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from helpers.features import cka_grid
 from helpers.pruning import RULES, kept_blocks, layer_influence, prune_layers
-from helpers.rebuild.half_gemma import DROPPED, Lab, ask, held_out
+from helpers.rebuild.half_gemma import Lab, ask, held_out
 
 PROMPTS = (
     "Question: Ann buys 3 boxes of 12 pencils and gives away 7 pencils. How "
@@ -42,7 +42,7 @@ def losses_by_rule(
     start, total = (0, loss_on(model, rows)), len(influence)
     losses = {rule: [start] for rule in RULES}
     for rule, points in losses.items():
-        for dropped in range(1, DROPPED + 1, 2):
+        for dropped in range(1, total // 2 + 1, 2):
             keep = kept_blocks(rule, total, dropped, influence)
             loss = loss_on(prune_layers(model, keep), rows)
             points.append((dropped, round(loss, 3)))
@@ -52,7 +52,7 @@ def losses_by_rule(
 @torch.no_grad()
 def speeds(models: dict[str, Any], rounds: int = 3) -> dict[str, list[float]]:
     """Tokens a second, reading 512 and writing 24: medians, interleaved."""
-    ids = torch.arange(512)[None] + 300
+    ids = torch.arange(512)[None] % 100 + 4  # any tokens will do
     taken: dict[str, list[list[float]]] = {name: [] for name in models}
     for _ in range(rounds):
         for name, model in models.items():

@@ -27,6 +27,7 @@ from helpers import CourseError
 from helpers.features import hidden_state_loss
 from helpers.losses import kd_loss, topk_kd_loss
 from helpers.problems import load_problems
+from helpers.profiles import fast_bfloat16
 from helpers.pruning import (
     kept_blocks,
     layer_influence,
@@ -34,7 +35,6 @@ from helpers.pruning import (
 )
 
 STEPS, ROWS, WIDTH = 32, 4, 256  # a step reads 1,024 tokens
-DROPPED = 9
 HELD_OUT = {"gsm8k": 64, "reference": 16}  # texts of a split
 LONGEST = 224  # tokens of a held-out text
 PIECE = 800  # characters of the language reference in one training text
@@ -131,13 +131,14 @@ def make_lab(folder: str | Path, problems: str) -> Lab:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True
-    )
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
     teacher, tokenizer, kept = trim_vocabulary(
         model, tokenizer, itertools.chain(*texts["train"].values())
     )
     sample = [ids for _, ids in held_out(tokenizer, texts["validation"], 8)]
     influence = layer_influence(teacher.eval(), [ids[None] for ids in sample])
-    keep = kept_blocks("least influence", len(influence), DROPPED, influence)
+    total = len(influence)
+    keep = kept_blocks("least influence", total, total // 2, influence)
     return Lab(teacher, tokenizer, texts, keep, kept)
 
 
@@ -172,10 +173,14 @@ def stream(lab: Lab, steps: int, seed: int) -> Iterator[Tensor]:
 
 
 def ask(model: Any, ids: Tensor, *, states: bool = False) -> Any:
-    """Logits (rows, tokens, vocab), in bfloat16 products where set so."""
-    with torch.autocast("cpu", torch.bfloat16):
+    """The model's outputs; it multiplies in bfloat16 where that is fast."""
+    kind = model.device.type
+    fast = kind != "cpu" or fast_bfloat16()
+    with torch.autocast(kind, torch.bfloat16, enabled=fast):
         return model(
-            input_ids=ids, output_hidden_states=states, use_cache=False
+            input_ids=ids.to(model.device),
+            output_hidden_states=states,
+            use_cache=False,
         )
 
 
@@ -183,9 +188,10 @@ def lesson_loss(
     lesson: Lesson, student: Any, taught: Any, ids: Tensor, keep: list[int]
 ) -> Tensor:
     """The lesson's loss on one batch; taught: of `listen`."""
+    ids = ids.to(student.device)
     told = ask(student, ids, states=bool(lesson.states))
     everywhere = torch.ones_like(ids, dtype=torch.bool)
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=ids.device)
     if lesson.text:
         logits = told.logits[:, :-1].float().flatten(0, 1)
         loss = loss + functional.cross_entropy(logits, ids[:, 1:].flatten())

@@ -38,7 +38,7 @@ from helpers.rebuild.half_results import RESULTS
 from helpers.results import package_versions
 
 WORK = RUNS / "half_gemma"
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (1e-3, 3e-4, 1e-4, 3e-5)
 TUNING_SEED, TUNED_STEPS, TUNED_RATE = 1, 128, 1e-4
 BASELINES = ("teacher", "tuned", "nf4")
 POINTS = 4  # of a curve, on validation texts
@@ -51,7 +51,7 @@ def opinions(model: Any, texts: Texts) -> Iterator[Tensor]:
     """Log-probabilities (tokens - 1, vocab) of every text, in bfloat16."""
     for _, ids in texts:
         logits = ask(model, ids[None]).logits[0, :-1]
-        yield logits.float().log_softmax(dim=-1).bfloat16()
+        yield logits.float().log_softmax(dim=-1).bfloat16().cpu()
 
 
 @torch.no_grad()
@@ -166,23 +166,32 @@ def run_lesson(
 SCORES = ("nll", "kl", "agree")
 
 
-def chosen_rate(name: str) -> float:
-    """The rate of the lowest validation score by the lesson's yardstick.
+def tried_rates(name: str) -> list[tuple[float, float]]:
+    """(validation score, rate) of what was tried, by the lesson's yardstick.
 
-    The loss on text for lessons of text, else KL to the teacher. CourseError
-    where it was not tuned. Another teacher changes no rate.
+    The loss on text for lessons of text, else KL to the teacher. Another
+    teacher changes no rate.
     """
     plain = name.removeprefix("tuned_").removeprefix("nf4_")
-    tried = [
+    by = "nll" if LESSONS[plain].text else "kl"
+    rows = [
         json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((RESULTS / "tuning").glob(f"{plain}-*.json"))
+        for path in (RESULTS / "tuning").glob(f"{plain}-*.json")
     ]
-    if not tried:
-        raise CourseError(
-            f"no rate was tuned for {name}: `python3 -m helpers half --tune`"
-        )
-    by = "nll" if LESSONS[name].text else "kl"
-    return min(tried, key=lambda row: row["curve"][-1][by])["rate"]
+    return [(row["curve"][-1][by], row["rate"]) for row in rows]
+
+
+def tune(name: str, lab: Lab, steps: int) -> None:
+    """Try RATES from the highest, until a lower one scores worse."""
+    for rate in RATES:
+        path = RESULTS / "tuning" / f"{name}-{rate:g}.json"
+        if not path.exists():
+            _, told = run_lesson(
+                name, lab, seed=TUNING_SEED, steps=steps, rate=rate, looks=1
+            )
+            write(path, {"lesson": name, "steps": steps, "rate": rate, **told})
+        if min(tried_rates(name))[1] > rate:
+            break
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
@@ -202,7 +211,13 @@ def measured(name: str, lab: Lab, *, seed: int, steps: int) -> dict[str, Any]:
         model = prune_layers(lab.teacher, lab.keep)
         told |= anatomy(lab)
     else:
-        rate = chosen_rate(name)
+        tried = tried_rates(name)
+        if not tried:
+            raise CourseError(
+                f"no rate was tuned for {name}: "
+                "`python3 -m helpers half --tune --steps 16`"
+            )
+        _, rate = min(tried)
         model, told = run_lesson(
             name, lab, seed=seed, steps=steps, rate=rate, looks=POINTS
         )
@@ -237,20 +252,11 @@ def main(argv: list[str]) -> int:
     lab = make_lab(fetch_gemma(), problems)
     for name in options.lesson:
         steps = options.steps if name in LESSONS else 0
-        common = {"lesson": name, "steps": steps}
-        if not options.tune:
+        path = RESULTS / f"{name}-{steps}-seed{options.seed}.json"
+        if options.tune and steps:
+            tune(name, lab, steps)
+        elif not options.tune and not path.exists():
             seed = int(options.seed)
-            path = RESULTS / f"{name}-{steps}-seed{seed}.json"
-            if not path.exists():
-                row = measured(name, lab, seed=seed, steps=steps)
-                write(path, common | row)
-            continue
-        for rate in RATES if steps else ():
-            path = RESULTS / "tuning" / f"{name}-{rate:g}.json"
-            if not path.exists():
-                _, told = run_lesson(
-                    name, lab, seed=TUNING_SEED, steps=steps, rate=rate,
-                    looks=1,
-                )  # fmt: skip
-                write(path, common | {"rate": rate, **told})
+            row = measured(name, lab, seed=seed, steps=steps)
+            write(path, {"lesson": name, "steps": steps} | row)
     return 0
