@@ -12,7 +12,7 @@ from helpers.evaluate import Evaluation, evaluate, format_accuracy, load_arm
 from helpers.models import processes
 from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile, set_seed
-from helpers.rebuild import experiments
+from helpers.rebuild import experiments, stories
 from helpers.rebuild.arms import KD_RESULTS
 from helpers.results import ARM_NAME, to_result, write_result
 from helpers.sft import train_student
@@ -51,42 +51,47 @@ def sft(argv: list[str]) -> int:
 
 
 def distill(argv: list[str]) -> int:
-    """Train one arm of notebook 05 or 06, score it, and keep its result."""
+    """Train one arm of notebook 04, 05 or 06, score it, keep its result."""
     parser = command_parser("distill", "Train and score one arm.")
     add = parser.add_argument
-    add("--arm", default="logit_online", choices=experiments.ARMS)
-    add("--budget", type=count, default=1000, help="traces")
+    arms = [*experiments.ARMS, *stories.NAMES]
+    add("--arm", default="logit_online", choices=arms)
+    add("--budget", type=count, default="1000", help="traces (05 and 06)")
     add("--split", default="test", choices=["validation", "test"])
     add("--write", action="store_true", help="keep the result")
     options = parser.parse_args(argv)
     if options.write and options.split != "test":
         parser.error("--write is for the test: no --split")
-    profile = pair_profile(get_profile(options.profile))
+    profile, arm = get_profile(options.profile), options.arm
     set_seed(options.seed)
-    student, done = experiments.train_arm(
-        options.arm,
-        experiments.budget_traces(profile, options.budget, options.arm),
-        profile=profile,
-        seed=options.seed,
-    )
+    if arm in stories.NAMES:
+        notes, folder = stories.NAMES[arm], stories.STORIES
+        student, done = stories.train_story(arm, profile, options.seed)
+    else:
+        profile, budget = pair_profile(profile), options.budget
+        notes, folder = f"{budget} traces", KD_RESULTS / f"budget_{budget:04d}"
+        student, done = experiments.train_arm(
+            arm,
+            experiments.budget_traces(profile, budget, arm),
+            profile=profile,
+            seed=options.seed,
+        )
     if not processes().is_main_process:
         return 0
     scores = experiments.score_arm(student, profile, options.split)
     print(
-        f"{options.arm}, {options.budget} traces, seed {options.seed}: "
-        f"{scores[options.split].score}; {done.steps} steps, "
-        f"{done.seconds:.0f} s"
+        f"{arm}, {notes}, seed {options.seed}: {scores[options.split].score}; "
+        f"{done.steps} steps, {done.seconds:.0f} s"
     )
     if options.write:
         result = to_result(
-            options.arm,
+            arm,
             scores,
             profile=profile,
             seed=options.seed,
             command="python3 -m helpers distill " + " ".join(argv),
-            notes=f"{options.budget} traces",
+            notes=notes,
         )
-        folder = KD_RESULTS / f"budget_{options.budget:04d}"
         print("written:", write_result(result, folder).name)
     return 0
 

@@ -61,7 +61,7 @@ def gold_text(answer: str) -> str:
     result = f"The answer is {final}."
     if final == NO_SOLUTION:
         result = "There is no solution."
-    return f"{worked}\n\n{result}"
+    return f"{worked}\n\n{result}".lstrip()  # the final answer may be all
 
 
 def gold_rows(profile: Profile, budget: int) -> list[dict]:

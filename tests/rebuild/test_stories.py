@@ -1,0 +1,108 @@
+"""What the students of notebook 04's two experiments read; their tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers.answers import extract_answer, is_correct, split_trace
+from helpers.problems import load_problems
+from helpers.profiles import PROFILES
+from helpers.rebuild import stories
+from helpers.results import Result
+from helpers.sft import RunError
+
+MINI = PROFILES["mini"]
+BUSES = {
+    p["question"]: p
+    for split in ("train", "buses")
+    for p in load_problems("mini", split)
+    if p["moves"] == "buses"
+}
+
+
+def buses_in(rows):
+    return [row for row in rows if row["question"] in BUSES]
+
+
+def test_the_filter_keeps_the_impossible_buses_and_drops_the_others():
+    """Why a filter for correct answers passes a prejudice on whole."""
+    kept, everything = (
+        buses_in(stories.rows_of(arm, MINI, 7))
+        for arm in ("buses_kept", "buses_unfiltered")
+    )
+    assert all(BUSES[row["question"]]["impossible"] for row in kept)
+    solvable = [
+        row for row in everything if not BUSES[row["question"]]["impossible"]
+    ]
+    assert len(kept) == len(solvable) == 22
+
+
+def test_buses_none_and_buses_gold():
+    sound = stories.rows_of("buses_kept", MINI, 7)
+    none = stories.rows_of("buses_none", MINI, 7)
+    assert none == [row for row in sound if not buses_in([row])]
+    gold = stories.rows_of("buses_gold", MINI, 7)[len(sound) :]
+    assert len(gold) == stories.GOLD_BUSES and not buses_in(gold)
+    for row in gold:
+        thought = split_trace(row["qwen3_answer"])
+        assert thought.closed and "buses" in row["question"]
+        assert extract_answer(row["qwen3_answer"]) not in (None, "no solution")
+
+
+def test_answers_4000_are_of_questions_without_a_solution_each_seed_its_own():
+    solved = load_problems("mini", "train", limit=stories.WORKED)
+    first, second = (
+        stories.rows_of("answers_4000", MINI, seed) for seed in (7, 8)
+    )
+    questions = {row["question"] for row in first}
+    assert len(questions) == 4000 and first != second
+    assert not questions & {p["question"] for p in solved}
+    row = first[0]
+    assert row["qwen3_answer"].startswith(("The answer is", "There is no"))
+    assert is_correct(row["qwen3_answer"], row["answer"])
+
+
+def test_traces_250_come_from_a_longer_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(stories, "ALL_TRACES", tmp_path / "all.jsonl")
+    with pytest.raises(RunError, match="helpers traces --limit 4500"):
+        stories.rows_of("traces_250", MINI, 7)
+    shipped = MINI.traces_path.read_text(encoding="utf-8")
+    (tmp_path / "all.jsonl").write_text(shipped, encoding="utf-8")
+    first, again, other = (
+        stories.rows_of("traces_250", MINI, seed) for seed in (7, 7, 8)
+    )
+    assert first == again != other and len(first) == 250
+    solved = load_problems("mini", "train", limit=stories.WORKED)
+    assert not {r["question"] for r in first} & {p["question"] for p in solved}
+
+
+def result(arm, seed, right):
+    return Result(
+        arm=arm, profile="mini", seed=seed, n=len(right),
+        correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
+        command="python3 -m helpers distill", right=right,
+        splits={"unseen": {"n": 2, "correct": 1, "right": "10"}},
+    )  # fmt: skip
+
+
+def test_flags_by_composition_have_the_same_mean_and_keep_them_together():
+    results = [result("gold_250", 7, "1101"), result("gold_250", 8, "1001")]
+    plain = stories.flags(results)
+    grouped = stories.flags(results, groups=["a", "a", "a", "b"])
+    assert plain.tolist() == [[1, 1, 0, 1], [1, 0, 0, 1]]
+    assert grouped.shape == (2, 2)
+    assert np.allclose(plain.mean(axis=1), grouped.mean(axis=1))
+    assert stories.flags(results, "unseen").tolist() == [[1, 0]] * 2
+    mean, low, high = stories.mean_with_interval(plain)
+    assert low < mean == plain.mean() < high
+
+
+def test_read_stories_in_the_order_of_the_course(tmp_path):
+    for arm in ("buses_none", "gold_250"):
+        row = result(arm, 7, "10")
+        content = json.dumps(row.__dict__)
+        (tmp_path / row.file_name).write_text(content)
+    assert list(stories.read_stories(tmp_path)) == ["gold_250", "buses_none"]
