@@ -223,18 +223,20 @@ def add_lora(
     loaded: Loaded,
     *,
     rank: int,
+    alpha: float | None = None,
     targets: tuple[str, ...] = PROJECTIONS,
     seed: int = 7,
 ) -> Loaded:
-    """LoRA adapters of `rank` on `targets`, scaled by alpha = 2 * rank.
+    """LoRA adapters of `rank` on `targets`, scaled by alpha / rank.
 
-    Source: LoRA (arXiv:2106.09685), section 4.1; all linear layers as in
-    QLoRA (arXiv:2305.14314). Raises ModelError when a target is missing.
+    alpha: 2 * rank unless it is given. Source: LoRA (arXiv:2106.09685),
+    section 4.1; all linear layers as in QLoRA (arXiv:2305.14314). Raises
+    ModelError when a target is missing.
     """
     base = loaded.model
     check_targets(base, targets)
     fast, _ = unsloth_backend()
-    options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank}
+    options: dict[str, Any] = {"r": rank, "lora_alpha": alpha or 2 * rank}
     options |= {"target_modules": list(targets), "bias": "none"}
     if fast is not None:
         options |= {"use_gradient_checkpointing": False, "random_state": seed}

@@ -7,7 +7,7 @@ The slider of helpers.widgets.training trains one point wherever it stops;
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,12 @@ SHIPPED = DATA / "results"
 ASKED = 128  # validation problems, the same at every point
 TEXT_TRACES, TEXT_EPOCHS = 384, 3
 PAIR_TRACES, PAIR_EPOCHS = 256, 4
+# What the rank's slider can change beside the rank; the first is its own.
+CHANGES: dict[str, tuple[float, ...]] = {
+    "epochs": (TEXT_EPOCHS, 1, 2),
+    "alpha / rank": (2.0, 0.5, 1.0, 4.0),
+    "rate x": (1.0, 0.25, 0.5, 2.0),  # times the profile's learning rate
+}
 
 
 @dataclass(frozen=True)
@@ -81,16 +87,17 @@ class Sweep:
         seed: int = 7,
         stop: Callable[[], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        changes: Mapping[str, float] | None = None,
     ) -> Evaluation | None:
         """Train a fresh student and score it on validation problems.
 
-        stop: asked after every step; once it is true, training ends and None
-        comes back. progress: called with (steps done, steps in all) after
-        every step.
+        changes: other values than the sweep's, of CHANGES. stop: asked after
+        every step; once it is true, training ends and None comes back.
+        progress: called with (steps done, steps in all) after every step.
         """
         profile = pair_profile(profile) if self.objective else profile
         problems = load_problems(profile.problems, "validation", limit=ASKED)
-        student, trainer = self.build(value, profile, seed)
+        student, trainer = self.build(value, profile, seed, changes or {})
         trainer.add_callback(step_callback(stop, progress))
         trainer.train()
         if stop is not None and stop():
@@ -98,14 +105,21 @@ class Sweep:
         return evaluate(student, problems, profile=profile)
 
     def build(
-        self, value: float, profile: Profile, seed: int
+        self,
+        value: float,
+        profile: Profile,
+        seed: int,
+        changes: Mapping[str, float],
     ) -> tuple[Loaded, Any]:
         """A fresh student and the trainer that it gets at `value`."""
         rank = profile.rank if self.objective else value
         if rank < 1 or rank != int(rank):
             raise CourseError(f"rank {rank:g}: use a whole number from 1 up.")
         sound, _ = filter_traces(load_traces(profile.traces_path))
-        student = add_lora(load_student(profile), rank=int(rank), seed=seed)
+        alpha = rank * changes.get("alpha / rank", 2.0)
+        student = add_lora(
+            load_student(profile), rank=int(rank), alpha=alpha, seed=seed
+        )
         options = {"seed": seed, "progress": False}
         if self.objective:
             traces, teacher = list(sound)[:PAIR_TRACES], load_teacher(profile)
@@ -114,7 +128,9 @@ class Sweep:
             return student, lesson.trainer(student, profile=profile, **options)
         traces, length = list(sound)[:TEXT_TRACES], profile.max_length
         rows, _ = encode_traces(traces, student.tokenizer, max_length=length)
-        options |= {"profile": profile, "epochs": TEXT_EPOCHS}
+        rate = profile.learning_rate * changes.get("rate x", 1.0)
+        options |= {"profile": replace(profile, learning_rate=rate)}
+        options["epochs"] = int(changes.get("epochs", TEXT_EPOCHS))
         return student, build_trainer(student, rows, None, **options)
 
 

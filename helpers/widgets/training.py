@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,6 +17,7 @@ from helpers.plots.accuracy import intervals
 from helpers.profiles import Profile
 from helpers.widgets.explorer import Explorer
 from helpers.widgets.sweeps import (  # noqa: F401
+    CHANGES,
     SWEEPS,
     Point,
     Sweep,
@@ -35,8 +36,8 @@ class TrainingSlider(Explorer):
     describe: one setting in words (HTML), shown at once.
 
     The chart's grey points are stored ones, all seeds together (`mini` ships
-    with some), the orange ones were trained here; bars are 95% Wilson
-    intervals.
+    with some), the orange ones were trained here, the teal ones with other
+    `changes` than the first of each; bars are 95% Wilson intervals.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class TrainingSlider(Explorer):
         *,
         start: float,
         describe: Callable[[float], str],
+        changes: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__(size=(7.6, 3.8))
         self.sweep, self.profile, self.describe = sweep, profile, describe
         self.stored = sweep.stored(profile.name)
         self.points: list[Point] = []
+        self.others: list[Point] = []  # with changes
         self.worker: threading.Thread | None = None
         self.stopping = threading.Event()
         self.slider = ipywidgets.SelectionSlider(
@@ -60,9 +63,21 @@ class TrainingSlider(Explorer):
             continuous_update=False,
             style={"description_width": "initial"},
         )
+        self.changes = {
+            name: ipywidgets.SelectionSlider(
+                options=[(f"{value:g}", value) for value in sorted(values)],
+                value=values[0],
+                description=name,
+                continuous_update=False,
+                style={"description_width": "initial"},
+            )
+            for name, values in (changes or {}).items()
+        }
+        self.own = {name: one.value for name, one in self.changes.items()}
         self.button = ipywidgets.Button(description="Stop", disabled=True)
-        self.controls = (self.slider, self.button)
-        self.slider.observe(self.on_move, names="value")
+        self.controls = (self.slider, *self.changes.values(), self.button)
+        for slider in (self.slider, *self.changes.values()):
+            slider.observe(self.on_move, names="value")
         self.button.on_click(lambda _: self.stopping.set())
         self.message = "Move the slider to train; step 2 says how long."
         self.draw()
@@ -76,14 +91,14 @@ class TrainingSlider(Explorer):
         self.message = message
         self.status.value = self.words()
 
-    def on_move(self, change: dict[str, Any]) -> None:
-        """Start a training at the new value, ending one that still runs."""
+    def on_move(self, _: dict[str, Any]) -> None:
+        """Start a training at the new values, ending one that still runs."""
         self.stopping.set()
         if self.worker is not None:
             self.worker.join()
         self.stopping.clear()
         self.worker = threading.Thread(
-            target=self.train, args=(change["new"],), daemon=True
+            target=self.train, args=(self.slider.value,), daemon=True
         )
         self.worker.start()
 
@@ -92,10 +107,13 @@ class TrainingSlider(Explorer):
         self.button.disabled = False
         self.report("Loading the student...")
         started = time.perf_counter()
+        changes = {name: one.value for name, one in self.changes.items()}
+        points = self.points if changes == self.own else self.others
         try:
             evaluation = self.sweep.train(
                 value,
                 profile=self.profile,
+                changes=changes,
                 stop=self.stopping.is_set,
                 progress=self.on_step,
             )
@@ -103,7 +121,7 @@ class TrainingSlider(Explorer):
                 self.report("Stopped; no point was added.")
                 return
             right = evaluation.correct
-            self.points.append(Point(value, sum(right), len(right)))
+            points.append(Point(value, sum(right), len(right)))
             seconds = time.perf_counter() - started
             self.message = f"{evaluation.score}, {seconds:.0f} s."
             self.draw()
@@ -130,6 +148,7 @@ class TrainingSlider(Explorer):
             for name, points, colour, line in (
                 ("stored", self.stored, style.REFERENCE, "o--"),
                 ("trained here", self.points, style.STUDENT, "s"),
+                ("with your changes", self.others, style.ACCENT, "D"),
             ):
                 latest = {p.x: p for p in points if p.x in values}
                 counts = [(p.correct, p.n) for p in latest.values()]
@@ -163,4 +182,6 @@ def rank_explorer(profile: Profile, model: Any) -> TrainingSlider:
     def describe(rank: float) -> str:
         return f"rank {rank:g}: <b>{rank * ends:,}</b> trainable parameters."
 
-    return TrainingSlider(SWEEPS["rank"], profile, start=8, describe=describe)
+    return TrainingSlider(
+        SWEEPS["rank"], profile, start=8, describe=describe, changes=CHANGES
+    )

@@ -84,3 +84,12 @@ def test_stopped_point_is_none_and_stops_at_once(small):
     )
     assert evaluation is None
     assert steps == [1]
+
+
+def test_changes_of_the_rank_slider_reach_the_trainer(small):
+    changes = {"epochs": 1, "alpha / rank": 4.0, "rate x": 0.5}
+    student, trainer = find_sweep("rank").build(2, small, 7, changes)
+    assert trainer.args.num_train_epochs == 1
+    assert trainer.args.learning_rate == 0.5 * small.learning_rate
+    (adapter,) = student.model.peft_config.values()
+    assert (adapter.r, adapter.lora_alpha) == (2, 8)

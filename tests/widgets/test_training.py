@@ -57,6 +57,33 @@ def test_moving_trains_the_chosen_value_and_redraws(monkeypatch):
     assert widget.button.disabled
 
 
+def test_a_change_is_trained_with_and_drawn_apart(monkeypatch):
+    asked = []
+
+    def train(sweep, value, *, changes, **_):
+        asked.append((value, changes))
+        return scored()
+
+    monkeypatch.setattr(Sweep, "stored", lambda *_: [])
+    monkeypatch.setattr(Sweep, "train", train)
+    widget = TrainingSlider(
+        Sweep("rank", "LoRA rank", (1, 2, 4)),
+        MINI,
+        start=1,
+        describe="rank {:g}:".format,
+        changes={"epochs": (3, 1), "rate x": (1.0, 0.5)},
+    )
+    widget.changes["epochs"].value = 1
+    settle(widget)
+    widget.changes["epochs"].value = 3
+    settle(widget)
+    assert asked == [
+        (1, {"epochs": 1, "rate x": 1.0}),
+        (1, {"epochs": 3, "rate x": 1.0}),
+    ]
+    assert widget.others == widget.points == [Point(1, 3, 10)]
+
+
 def test_stop_adds_no_point(monkeypatch):
     begun = threading.Event()
 
