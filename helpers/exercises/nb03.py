@@ -1,17 +1,37 @@
-"""The worked cases of the exercises in notebook 03."""
+"""The worked cases of the exercises in notebook 03, and what they lead to."""
 
 from helpers.exercises.check import Cases, exercise
 
 
-@exercise("03.1", hint="4 bits for the code, plus a scale shared by a block")
+def per_weight(block: int, scale_bits: int, group: int | None = None) -> float:
+    """The reference of 03.1."""
+    shared = 32 / (block * group) if group else 0
+    return 4 + scale_bits / block + shared
+
+
+def adapter_size(shapes: list[tuple[int, int]], rank: int) -> int:
+    """The reference of 03.2."""
+    return sum(rank * (rows + columns) for rows, columns in shapes)
+
+
+def masked(prompt_ids: list, answer_ids: list, end_id: int) -> list:
+    """The reference of 03.3."""
+    return [-100] * len(prompt_ids) + [*answer_ids, end_id]
+
+
+@exercise("03.1", hint="4 bits for the code, plus a scale shared by a block, "
+          "plus with a group 32 bits shared by block * group weights",
+          reference=per_weight)  # fmt: skip
 def bits_per_weight() -> Cases:
-    """`bits_per_weight(block, scale_bits)`: codes and scales together."""
+    """`bits_per_weight(block, scale_bits, group=None)`."""
     yield (64, 32), 4.5
-    yield (64, 8), 4.125
     yield (32, 16), 4.5
+    yield (64, 8, 256), 4.126953
+    yield (64, 8, 16), 4.15625
 
 
-@exercise("03.2", hint="A has rank * in numbers, B has out * rank")
+@exercise("03.2", hint="A has rank * in numbers, B has out * rank",
+          reference=adapter_size)  # fmt: skip
 def lora_size() -> Cases:
     """`lora_size(shapes, rank)`: trainable parameters of the adapters."""
     yield ([(128, 384)], 8), 4096
@@ -19,7 +39,8 @@ def lora_size() -> Cases:
     yield ([], 16), 0
 
 
-@exercise("03.3", hint="-100 once per prompt id, then the answer, then end")
+@exercise("03.3", hint="-100 once per prompt id, then the answer, then end",
+          reference=masked)  # fmt: skip
 def mask_labels() -> Cases:
     """`mask_labels(prompt_ids, answer_ids, end_id)`: labels of one row."""
     yield ([2, 5, 9], [7, 8], 1), [-100, -100, -100, 7, 8, 1]

@@ -45,40 +45,34 @@ def accuracy_bars(
         axes.spines["bottom"].set_bounds(0, 1)
 
 
-def learning_curve(
-    log_history: Sequence[Mapping[str, float]],
+def over_steps(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
     title: str,
     *,
+    ylabel: str = "loss (nats a token, log scale)",
+    epochs: Sequence[float] = (),
+    log: bool = True,
     save: Path | None = None,
 ) -> None:
-    """Training and evaluation loss over the steps, with the epochs marked.
+    """One line a name through its (step, value) points, epochs marked.
 
-    log_history: `trainer.state.log_history` of a Hugging Face trainer.
-    Losses are logged every few steps, seldom where an epoch ends: the last
-    row says how many steps an epoch has.
+    epochs: the steps at which they end.
     """
-    last = log_history[-1]
-    with figure(
-        title, xlabel="optimizer step", ylabel="loss (nats a token)", save=save
-    ) as axes:
-        for key, label, colour, line in (
-            ("loss", "training", style.STUDENT, "-"),
-            ("eval_loss", "evaluation", style.ACCENT, "o--"),
-        ):
-            points = [(row["step"], row[key]) for row in log_history
-                      if key in row]  # fmt: skip
-            if points:
-                axes.plot(*zip(*points, strict=True), line, color=colour,
-                          label=label)  # fmt: skip
-        for epoch in range(1, int(last["epoch"] + 1e-3) + 1):
-            step = epoch * last["step"] / last["epoch"]
+    xlabel = "optimizer step"
+    with figure(title, xlabel=xlabel, ylabel=ylabel, save=save) as axes:
+        for place, (name, points) in enumerate(lines.items()):
+            colour = style.PALETTE[place]
+            axes.plot(*zip(*points, strict=True), color=colour, label=name,
+                      linestyle=style.LINES[place])  # fmt: skip
+        for number, step in enumerate(epochs, start=1):
             axes.axvline(step, color=REFERENCE, lw=1, ls=":")
-            axes.text(step, 0.02, f"epoch {epoch} ", ha="right",
+            axes.text(step, 0.02, f"epoch {number} ", ha="right",
                       color=REFERENCE, transform=axes.get_xaxis_transform()
                       )  # fmt: skip
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log" if log else "linear")
         axes.locator_params(axis="x", integer=True)
-        axes.legend(loc="upper right")
+        if len(lines) > 1:
+            axes.legend(loc="upper right")
 
 
 def length_histogram(
@@ -148,20 +142,18 @@ def accuracy_against(
 
 
 def nf4_error_plot(
-    original: Any, dequantized: Any, title: str, *, block: int = 64
+    original: Any, dequantized: Any, codes: Any, title: str, *, block: int = 64
 ) -> None:
-    """What 4 bits do to weights: the staircase, and the error they leave.
+    """What 4 bits do to weights: the staircase, and how levels are used.
 
-    original, dequantized: tensors of one shape, in any floating type. Left,
-    the first `block` weights, which share one scale, so that their levels
-    line up; right, the error of all of them.
+    original, dequantized: tensors of one shape, in any floating type; codes:
+    the level, 0 to 15, of each weight. Left, the first `block` weights,
+    which share one scale, so that their levels line up.
     """
-    before = style.array(original).ravel()
-    after = style.array(dequantized).ravel()
-    error = after - before
-    relative = np.linalg.norm(error) / np.linalg.norm(before)
-    with style.canvas(title, size=(9.5, 4.0), columns=2) as (stairs, errors):
-        few, rounded = before[:block], after[:block]
+    few = style.array(original).ravel()[:block]
+    rounded = style.array(dequantized).ravel()[:block]
+    used = np.bincount(style.array(codes).ravel().astype(int), minlength=16)
+    with style.canvas(title, size=(9.5, 4.0), columns=2) as (stairs, levels):
         stairs.axline((0, 0), slope=1, color=REFERENCE, lw=1.4,
                       label="no error")  # fmt: skip
         stairs.vlines(few, few, rounded, color=style.STUDENT, lw=1.2,
@@ -170,17 +162,16 @@ def nf4_error_plot(
                        label=f"{few.size} weights, {len(set(rounded))} levels"
                        )  # fmt: skip
         stairs.set(xlabel="weight before", ylabel="weight after NF4")
+        stairs.locator_params(axis="x", nbins=5)
         stairs.legend(loc="lower right")
-        errors.hist(error, bins=61, color=style.ACCENT)
-        errors.set(xlabel="error (after minus before)", ylabel="weights")
-        errors.margins(y=0.25)  # room for the text
-        errors.text(
-            0.98, 0.97, f"relative error {relative:.1%}\nn = {error.size:,}",
-            ha="right", va="top", transform=errors.transAxes,
-            fontweight="bold",
-        )  # fmt: skip
-        for panel in (stairs, errors):
-            panel.locator_params(axis="x", nbins=5)
+        levels.bar(range(16), used / used.sum(), color=style.ACCENT,
+                   edgecolor=style.INK)  # fmt: skip
+        levels.axhline(1 / 16, color=style.INK, lw=1.4, ls="--",
+                       label="used equally often")  # fmt: skip
+        levels.set(xlabel="level", ylabel="share of the weights")
+        levels.set_ylim(top=1.35 * max(used / used.sum()))
+        levels.yaxis.set_major_formatter("{x:.0%}")
+        levels.legend(loc="upper right")
 
 
 def intervals(counts: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
