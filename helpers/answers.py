@@ -186,7 +186,12 @@ _STRONG = re.compile(
 )
 _WEAK = re.compile(
     r"\bimpossible|(?:\bnot|n't)\s+(?:be\s+)?(?:possible|solvable)|"
-    r"\b(?:cannot|can\s?not|can't)\s+be\b",
+    r"\b(?:cannot|can\s?not|can't)\s+(?:both\s+)?be(?=\s*(?:[.,;:!]|$)|"
+    r"\s+(?:so|true|right|correct|met|found|answered|determined|both)\b)",
+    re.IGNORECASE,
+)
+_WHOLE = re.compile(  # "62 are left out of 72": not the 72
+    r"\b(?:out\s+of|left\s+of|of\s+(?:the|all|her|his|their|its))\s*$",
     re.IGNORECASE,
 )
 _NEGATION = re.compile(
@@ -206,8 +211,16 @@ def _final_value(text: str) -> str | None:
         return explicit
     if weak >= 0 and not _concludes_with_number(text[weak:]):
         return NO_SOLUTION
-    values = [_canonical(match) for match in _NUMBER.finditer(text)]
-    return next((value for value in reversed(values) if value), None)
+    numbers = [m for m in _NUMBER.finditer(text) if _canonical(m)]
+    while len(numbers) > 1 and is_whole(text, *numbers[-2:]):
+        numbers.pop()
+    return _canonical(numbers[-1]) if numbers else None
+
+
+def is_whole(text: str, part: re.Match[str], whole: re.Match[str]) -> bool:
+    """Whether `whole` is only what `part`, in its sentence, is taken of."""
+    between = text[part.end() : whole.start()]
+    return bool(_WHOLE.search(between) and not re.search(r"[.!?]\s", between))
 
 
 def _explicit_value(text: str) -> tuple[int, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,9 @@ from helpers.answers import (
     split_trace,
 )
 from helpers.problems import load_problems
-from helpers.profiles import ROOT
+from helpers.profiles import DATA, ROOT
+
+GRADED = DATA / "gsm8k" / "graded.jsonl"
 
 TRACES = [
     ("<think>72 - 10</think> 62", Trace("72 - 10", "62", True)),
@@ -40,6 +43,32 @@ def test_split_trace_cases(text: str, expected: Trace) -> None:
     found = split_trace(text)
     spaced = found.thinking and re.sub(r"\s+", " ", found.thinking)
     assert Trace(spaced, found.answer, found.closed) == expected
+
+
+PARTS = [
+    ("So 62 crayons are left out of 72.", "62"),
+    ("62 crayons are left of 72.", "62"),
+    ("62 of the 72 crayons are left.", "62"),
+    ("62 of his 72 crayons. Now he buys 3.", "3"),
+    ("That is 62. Out of 72.", "72"),  # another sentence
+    ("He sold 5 pens for a profit of 40.", "40"),
+    ("5 + 67 is a total of 72.", "72"),
+    ("It cannot be changed, it is 5 dollars.", "5"),
+    ("29 is not 25. This cannot be.", "no solution"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), PARTS)
+def test_extract_answer_a_part_is_not_its_whole(text, expected):
+    assert extract_answer(text) == expected
+
+
+def test_is_correct_agrees_with_the_graders_of_real_solutions():
+    rows = [json.loads(line) for line in GRADED.read_text().splitlines()]
+    agree = [
+        is_correct(r["solution"], r["gold"]) == r["correct"] for r in rows
+    ]
+    assert sum(agree) == len(rows) == 100
 
 
 EXTRACTED = {

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from helpers.cli.commands import COMMANDS
 from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
+from helpers.rebuild.half_results import (
+    halves_markdown,
+    overview,
+    read_halves,
+)
 from helpers.results import table_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +68,7 @@ def test_readme_tables_are_the_measured_ones():
     tables = {
         "results": table_markdown(folder),
         "kd": kd_table_markdown(groups),
+        "half": halves_markdown(overview(read_halves(folder / "half_gemma"))),
     }
     for name, table in tables.items():
         shown = README.partition(f"<!-- {name}:start -->")[2]

@@ -9,6 +9,13 @@ from helpers.cli.commands import command_parser
 from helpers.evaluate import gap_closed
 from helpers.profiles import ROOT, write_atomic
 from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
+from helpers.rebuild.half_results import (
+    find,
+    halves_markdown,
+    overview,
+    path_of,
+    read_halves,
+)
 from helpers.results import (
     read_results,
     results_directory,
@@ -37,6 +44,7 @@ def main(argv: list[str]) -> int:
     if options.readme:
         update_readme(README)
         draw_overview()
+        draw_half()
         print("README.md has this table.")
     return 0
 
@@ -58,6 +66,9 @@ def update_readme(path: Path) -> None:
     groups = read_groups(results_directory() / "kd", arms=tuple(ARM_NAMES))
     if groups:
         text = put_between(text, "kd", kd_table_markdown(groups))
+    halves = read_halves(results_directory() / "half_gemma")
+    if halves:
+        text = put_between(text, "half", halves_markdown(overview(halves)))
     write_atomic(path, text)
 
 
@@ -82,3 +93,22 @@ def draw_overview() -> None:
         title = f"Distillation closes {closed:.0%} of the gap to the teacher"
         picture = results_directory() / "overview.png"
         accuracy_bars(bars, title, save=picture)
+
+
+def draw_half() -> None:
+    """The README's picture of the repaired halves, beside their results."""
+    from helpers.plots.features import curves
+
+    folder = results_directory() / "half_gemma"
+    halves = read_halves(folder)
+    names = ("text", "logits", "logits_states")
+    lessons = [h for n in names if (h := find(halves, n, 320))]
+    lessons = lessons or [h for n in names if (h := find(halves, n, 32))]
+    if lessons:
+        curves(
+            {half.name: path_of(half, "kl") for half in lessons},
+            "Half of Gemma 3 270M, repaired: how far from the whole?",
+            xlabel="tokens read",
+            ylabel="KL from the teacher (nats, log scale)",
+            save=folder / "overview.png",
+        )

@@ -20,7 +20,7 @@ def wired(distances: list[float], untouched: int) -> bool:
           reference=neighbours)  # fmt: skip
 def neighbouring_blocks() -> Cases:
     """`neighbouring_blocks(influence, dropped)`: the blocks that stay."""
-    yield ([0.9, 0.1, 0.3, 0.2, 0.2, 0.8], 2), [0, 1, 2, 5]
+    yield ([0.9, 0.1, 0.35, 0.2, 0.2, 0.8], 2), [0, 1, 2, 5]
     yield ([0.9, 0.1, 0.3, 0.9, 0.2, 0.8], 2), [0, 3, 4, 5]
     yield ([0.0, 0.9, 0.1, 0.0], 1), [0, 1, 3]
     yield ([0.5] * 18, 9), [0, *range(10, 18)]

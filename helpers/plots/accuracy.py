@@ -169,6 +169,7 @@ def nf4_error_plot(
         levels.axhline(1 / 16, color=style.INK, lw=1.4, ls="--",
                        label="used equally often")  # fmt: skip
         levels.set(xlabel="level", ylabel="share of the weights")
+        levels.locator_params(axis="x", integer=True)
         levels.set_ylim(top=1.35 * max(used / used.sum()))
         levels.yaxis.set_major_formatter("{x:.0%}")
         levels.legend(loc="upper right")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import StrMethodFormatter
 
 import helpers.plots.style as style
 
@@ -65,10 +67,16 @@ def curves(
     *,
     xlabel: str,
     ylabel: str,
+    save: Path | None = None,
 ) -> None:
     """One line per name through its (x, y) points, y logarithmic."""
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel, save=save) as axes:
         for place, (name, points) in enumerate(runs.items()):
             x, y = zip(*points, strict=True)
             axes.semilogy(x, y, ms=6, **style.look(name, place))
+        for which in (axes.yaxis.set_major_formatter,
+                      axes.yaxis.set_minor_formatter):  # fmt: skip
+            which(StrMethodFormatter("{x:g}"))  # 3, not 3 x 10^0
+        axes.locator_params(axis="x", integer=True)
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.legend(loc="best")

@@ -116,6 +116,29 @@ def read_halves(folder: Path = RESULTS) -> list[Half]:
     ]  # fmt: skip
 
 
+SHOWN = ("text", "logits", "states", "text_states", "logits_states")
+
+
+def overview(halves: Sequence[Half]) -> list[Half]:
+    """What the README shows: the models, and five lessons at each budget."""
+    models = [h for h in halves if h.lesson in ("teacher", "untrained")]
+    budgets = sorted({h.steps for h in halves if h.lesson == "text_states"})
+    return models + [
+        half
+        for half in halves
+        if half.lesson in SHOWN and half.steps in budgets
+    ]
+
+
+def path_of(half: Half, score: str) -> list[tuple[float, float]]:
+    """(tokens read, the seeds' mean on validation texts), a curve."""
+    curves = zip(*(run["curve"] for run in half.runs), strict=True)
+    return [
+        (points[0]["tokens"], float(np.mean([p[score] for p in points])))
+        for points in curves
+    ]
+
+
 def find(halves: Sequence[Half], lesson: str, steps: int) -> Half | None:
     """That lesson at that budget, if it was run."""
     fits = [h for h in halves if (h.lesson, h.steps) == (lesson, steps)]

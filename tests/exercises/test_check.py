@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +10,9 @@ import nbformat
 import pytest
 import torch
 
-from helpers.exercises import check, progress
+from helpers.exercises import check, chosen, progress
 from helpers.exercises.check import (
+    DONE,
     EXERCISES,
     UNTOUCHED,
     Exercise,
@@ -19,7 +21,7 @@ from helpers.exercises.check import (
 )
 from helpers.profiles import ROOT
 
-NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "10")
+NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "10", "11")
 Case = tuple[Any, Any]
 
 
@@ -130,6 +132,48 @@ def test_untouched_stubs_are_not_attempted(
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
     stubs = [source for source in code(path) if "\ncheck(" in source]
     for source in stubs:
-        exec(f"import torch\n{source}", {"check": check})
+        names = {"check": check, "chosen": chosen}
+        exec(f"import torch\n{source}", names)
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [UNTOUCHED] * len(stubs) and stubs
+    said = [line for line in printed if "From here on: the ref" not in line]
+    assert said == [UNTOUCHED] * len(stubs) and stubs
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_references_pass_their_checks_and_run_where_nobody_tried(
+    notebook: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def untried(*_: Any) -> None:
+        raise NotImplementedError
+
+    for name, item in exercises_of(notebook).items():
+        if item.reference:
+            assert judge(item.reference, item)[0] == DONE
+            assert chosen(name, untried) is item.reference
+            own = copy_of(item.reference)
+            assert chosen(name, own) is own
+            printed = capsys.readouterr().out.splitlines()
+            assert "the reference's" in printed[0]
+            assert "your own" in printed[1]
+
+
+def copy_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: function(*arguments)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_solution_in_the_notebook_is_the_one_in_solutions(
+    notebook: str,
+) -> None:
+    """One solution an exercise, told twice in the same words of Python."""
+    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    told = re.findall(
+        r"<summary>Solution</summary>\s*```python\n(.*?)```", prose, re.DOTALL
+    )
+    shown = "\n".join(
+        code(ROOT / "notebooks" / "solutions" / f"{notebook}_solutions.ipynb")
+    )
+    assert len(told) == len(exercises_of(notebook))
+    assert [text for text in told if text.strip() not in shown] == []
