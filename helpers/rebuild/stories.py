@@ -7,6 +7,7 @@ the notebook's, in four bits, and reads about READS rows.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,42 @@ def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean, low and high, for other seeds and other problems."""
     mean, low, high, _ = compare_arms(np.zeros_like(values), values)
     return mean, low, high
+
+
+def story_markdown(
+    names: Iterable[str], splits: Sequence[str], folder: Path = STORIES
+) -> str:
+    """A row an arm, a column a split: mean and 95% interval, clustered."""
+    stories = read_stories(folder)
+    rows = []
+    for name in names:
+        if name in stories:
+            cells = []
+            for split in splits:
+                told = mean_with_interval(flags(stories[name], split))
+                mean, low, high = (100 * value for value in told)
+                cells.append(f"{mean:.1f}% ({low:.1f} to {high:.1f})")
+            seeds = len(stories[name])
+            rows.append(f"| {NAMES[name]} | {seeds} | {' | '.join(cells)} |")
+    head = f"| student read | seeds | {' | '.join(splits)} |"
+    rule = "|---|---:|" + "---:|" * len(splits)
+    command = "python3 -m helpers distill --arm gold_250 --seed 7 --write"
+    none = f"No results yet. One row of one seed: `{command}`"
+    return "\n".join([head, rule, *rows]) if rows else none
+
+
+def gain(
+    first: str, second: str, split: str = "test", folder: Path = STORIES
+) -> tuple[float, float, float] | None:
+    """Points that `second` gains over `first`, low and high.
+
+    On the seeds that both have; None where there is no such seed.
+    """
+    stories = read_stories(folder)
+    pair = [{r.seed: r for r in stories.get(n, [])} for n in (first, second)]
+    both = sorted(pair[0].keys() & pair[1].keys())
+    if not both:
+        return None
+    values = (flags([one[seed] for seed in both], split) for one in pair)
+    points, low, high, _ = compare_arms(*values)
+    return 100 * points, 100 * low, 100 * high
