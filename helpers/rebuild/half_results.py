@@ -68,8 +68,9 @@ class Half:
     def values(self, score: str, kind: str | None = None) -> np.ndarray:
         """(seeds, texts), so that the mean is the score per token.
 
-        score: nll, kl or agree; kind: gsm8k or reference, or both. A text's
-        sum is divided by the mean length of a text.
+        score: nll, kl or agree; kind: gsm8k or reference, or both. A text
+        counts by how far it is from what its length foretells: a long text
+        is no outlier (the residuals of a ratio; Cochran 1977, section 6.3).
         """
         rows = []
         for run in self.runs:
@@ -78,7 +79,8 @@ class Half:
                 np.concatenate([run["texts"][k][name] for k in kinds])
                 for name in (score, "tokens")
             )
-            rows.append(sums / tokens.mean())
+            mean = sums.sum() / tokens.sum()
+            rows.append(mean + (sums - mean * tokens) / tokens.mean())
         return np.array(rows)
 
     def mean(self, score: str, kind: str | None = None) -> float:

@@ -136,7 +136,8 @@ def flags(
     """(seeds, problems), right or not; of `groups`, (seeds, groups).
 
     groups: one name a problem, as its composition. The mean over the groups
-    is the accuracy; problems of one group stay together.
+    is the accuracy; problems of one group stay together, and a large group
+    is no outlier: it counts by its distance from the mean.
     """
     parts = [r.right if split == "test" else r.splits[split]["right"]
              for r in results]  # fmt: skip
@@ -144,8 +145,9 @@ def flags(
     if groups is None:
         return right
     _, place = np.unique(groups, return_inverse=True)
-    sums = np.array([np.bincount(place, row) for row in right])
-    return sums * sums.shape[1] / right.shape[1]
+    means = right.mean(axis=1, keepdims=True)
+    sums = np.array([np.bincount(place, row) for row in right - means])
+    return means + sums * sums.shape[1] / right.shape[1]
 
 
 def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:

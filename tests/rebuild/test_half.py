@@ -208,6 +208,8 @@ def test_half_is_a_mean_per_token_and_calibrated_by_bins():
     assert half.mean("nll") == pytest.approx((10 + 90) / 40)
     assert half.mean("agree") == 0.5
     assert half.ece == pytest.approx(0.25)
+    even = half_results.Half("text", 32, (made_up("text", 7, [2.0, 2.0]),))
+    assert even.values("nll") == pytest.approx(np.full((1, 2), 2.0))
 
 
 def test_contrasts_are_corrected_by_holm_and_paired_by_seed(tmp_path):

@@ -95,6 +95,8 @@ def test_flags_by_composition_have_the_same_mean_and_keep_them_together():
     assert plain.tolist() == [[1, 1, 0, 1], [1, 0, 0, 1]]
     assert grouped.shape == (2, 2)
     assert np.allclose(plain.mean(axis=1), grouped.mean(axis=1))
+    whole = stories.flags([result("gold_250", 7, "1111")], groups=list("aaab"))
+    assert whole.tolist() == [[1, 1]]  # sizes alone make no spread
     assert stories.flags(results, "unseen").tolist() == [[1, 0]] * 2
     mean, low, high = stories.mean_with_interval(plain)
     assert low < mean == plain.mean() < high
