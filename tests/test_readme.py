@@ -9,6 +9,8 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+import nbformat
+
 from helpers.cli.commands import COMMANDS
 from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
 from helpers.rebuild.half_results import (
@@ -74,3 +76,14 @@ def test_readme_tables_are_the_measured_ones():
         shown = README.partition(f"<!-- {name}:start -->")[2]
         shown = shown.partition(f"<!-- {name}:end -->")[0].strip()
         assert shown == table, "run: python3 -m helpers results --readme"
+
+
+def test_readme_map_has_every_notebook_and_its_minutes():
+    books = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in books:
+        first = nbformat.read(path, as_version=4).cells[0].source
+        minutes = re.search(r"(\d+) to read", first)[1]
+        row = re.search(
+            rf"\({path.parent.name}/{path.name}\) \| (\d+) ", README
+        )
+        assert row and row[1] == minutes, path.name

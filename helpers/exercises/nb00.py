@@ -1,4 +1,4 @@
-"""The worked cases of the exercises in notebook 00."""
+"""The worked cases of the exercises in notebook 00, and what they lead to."""
 
 from helpers.exercises.check import Cases, exercise
 
@@ -12,7 +12,13 @@ def is_equal_answer() -> Cases:
     yield ("-4", "4"), False
 
 
-@exercise("00.2", hint="what was won, divided by what there was to win")
+def of_the_gap(before: float, after: float, teacher: float) -> float:
+    """The reference of 00.2."""
+    return (after - before) / (teacher - before)
+
+
+@exercise("00.2", hint="what was won, divided by what there was to win",
+          reference=of_the_gap)  # fmt: skip
 def share_closed() -> Cases:
     """`share_closed(before, after, teacher)`, three accuracies."""
     yield (0.4, 0.7, 0.9), 0.6

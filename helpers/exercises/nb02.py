@@ -1,9 +1,35 @@
-"""The worked cases of the exercises in notebook 02."""
+"""The worked cases of the exercises in notebook 02, and what they lead to."""
 
+from helpers.answers import split_trace
 from helpers.exercises.check import Cases, exercise
 
 
-@exercise("02.1", hint="slots that are used hold len(part) * max(part) each")
+def wasted(lengths: list[int], batch: int) -> float:
+    """The reference of 02.1."""
+    starts = range(0, len(lengths), batch)
+    parts = [lengths[start : start + batch] for start in starts]
+    return 1 - sum(lengths) / sum(len(part) * max(part) for part in parts)
+
+
+def in_two(text: str) -> tuple[str, str, bool]:
+    """The reference of 02.2."""
+    before, close, after = text.partition("</think>")
+    thought = before.removeprefix("<think>").strip()
+    return thought, after.strip(), close != ""
+
+
+def worth(row: dict, max_tokens: int) -> bool:
+    """The reference of 02.3."""
+    return (
+        row["finish_reason"] == "stop"
+        and split_trace(row["qwen3_answer"]).closed
+        and row["correct"]
+        and row["completion_tokens"] <= max_tokens
+    )
+
+
+@exercise("02.1", hint="slots that are used hold len(part) * max(part) each",
+          reference=wasted)  # fmt: skip
 def wasted_share() -> Cases:
     """`wasted_share(lengths, batch)`: decode slots that yield no token."""
     yield ([10, 10, 10, 10], 2), 0.0
@@ -12,7 +38,8 @@ def wasted_share() -> Cases:
     yield ([10, 30, 20], 1), 0.0
 
 
-@exercise("02.2", hint='text.partition("</think>") says what it found')
+@exercise("02.2", hint='text.partition("</think>") says what it found',
+          reference=in_two)  # fmt: skip
 def split_thought() -> Cases:
     """`split_thought(text)`: (thought, answer, closed)."""
     both = ("2 + 2 = 4.", "It is 4.", True)
@@ -22,7 +49,8 @@ def split_thought() -> Cases:
     yield "<think>\n\n</think>\n\nIt is 4.", ("", "It is 4.", True)
 
 
-@exercise("02.3", hint="four conditions, all of them must hold")
+@exercise("02.3", hint="four conditions, all of them must hold",
+          reference=worth)  # fmt: skip
 def worth_training() -> Cases:
     """`worth_training(row, max_tokens)`: keep this row of a trace file?"""
     sound = {
