@@ -16,10 +16,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
 
 from helpers.features import decoder_of, depth
 from helpers.models import ModelError
@@ -104,6 +102,9 @@ def trim_vocabulary(
     still be written, in more tokens. Returns the two and, for every new id,
     the old one. All other weights are shared with the model given.
     """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
     used = {i for text in texts for i in tokenizer(text)["input_ids"]}
     stops = model.generation_config.eos_token_id
     used |= set(stops if isinstance(stops, list) else [stops])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny  # noqa: F401  Unsloth before transformers
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

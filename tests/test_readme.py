@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from helpers.cli.commands import COMMANDS
-from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
+from helpers.rebuild.arms import ARM_NAMES, groups_markdown, read_groups
 from helpers.rebuild.half_results import (
     halves_markdown,
     overview,
@@ -69,7 +69,7 @@ def test_readme_tables_are_the_measured_ones():
     groups = read_groups(folder / "kd", arms=tuple(ARM_NAMES))
     tables = {
         "results": table_markdown(folder),
-        "kd": kd_table_markdown(groups),
+        "kd": groups_markdown(groups),
         "half": halves_markdown(overview(read_halves(folder / "half_gemma"))),
     }
     for name, table in tables.items():

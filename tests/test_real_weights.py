@@ -29,6 +29,7 @@ from helpers.models import (
 from helpers.plots.accuracy import over_steps
 from helpers.problems import read_problems
 from helpers.profiles import DATA, Sampling, get_profile, write_atomic
+from helpers.pruning import prune_layers, trim_vocabulary
 from helpers.rebuild.gguf import gemma_merges
 from helpers.sft import train_student
 
@@ -239,3 +240,30 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
     assert after.closed > before.closed
     assert mcnemar(*flags) < 0.05, flags
     assert (run.folder / "final" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.real_weights
+def test_half_of_the_real_model_speaks_trimmed_tokens(folder):
+    """Same tokens, same logits, a tenth of the table; and it generates."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [p["question"] + p["answer"] for p in read_problems(SAMPLE)]
+    small, short, kept = trim_vocabulary(model.eval(), tokenizer, texts)
+    assert len(kept) == len(short) < 10_000
+    for text in texts:
+        new, old = short(text)["input_ids"], tokenizer(text)["input_ids"]
+        assert [kept[i] for i in new] == old
+    with torch.no_grad():
+        wide = model(input_ids=torch.tensor([old])).logits[..., kept]
+        logits = small(input_ids=torch.tensor([new])).logits
+    torch.testing.assert_close(logits, wide)
+    half = prune_layers(small, [0, 1, 3, 5, 7, 11, 12, 13, 17])
+    ids = torch.tensor([new[:20]])
+    options = {"max_new_tokens": 8, "do_sample": False}
+    cached, plain = (
+        half.generate(input_ids=ids, use_cache=use, **options)
+        for use in (True, False)
+    )
+    assert torch.equal(cached, plain)

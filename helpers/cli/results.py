@@ -8,7 +8,7 @@ from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.evaluate import gap_closed
 from helpers.profiles import ROOT, write_atomic
-from helpers.rebuild.arms import ARM_NAMES, kd_table_markdown, read_groups
+from helpers.rebuild.arms import ARM_NAMES, groups_markdown, read_groups
 from helpers.rebuild.half_results import (
     find,
     halves_markdown,
@@ -65,7 +65,7 @@ def update_readme(path: Path) -> None:
     text = put_between(text, "results", table_markdown())
     groups = read_groups(results_directory() / "kd", arms=tuple(ARM_NAMES))
     if groups:
-        text = put_between(text, "kd", kd_table_markdown(groups))
+        text = put_between(text, "kd", groups_markdown(groups))
     halves = read_halves(results_directory() / "half_gemma")
     if halves:
         text = put_between(text, "half", halves_markdown(overview(halves)))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import helpers.plots.style as style
-from helpers.plots.accuracy import intervals
 from helpers.rebuild.arms import Group
 
 _WIDE = (8.5, 4.2)  # inches; the legend stands beside the axes
@@ -19,32 +18,34 @@ _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
 def accuracy_against_budget(groups: Sequence[Group], title: str) -> None:
-    """One line per arm over the number of traces, seeds pooled.
+    """One line per arm over the number of traces, the mean of its seeds.
 
-    Bars are 95% Wilson intervals of all answers, small dots single seeds.
-    Arms are moved aside by a few percent, so that bars do not hide bars.
+    Bars are 95% intervals for other seeds and problems, small dots single
+    seeds. Arms are moved aside by a few percent, so that bars do not hide
+    bars.
     """
-    xlabel, ylabel = "traces (log scale)", "accuracy"
+    xlabel, ylabel = "traces (log scale)", "accuracy (%)"
     with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
         arms = list(dict.fromkeys(group.arm for group in groups))
         for place, arm in enumerate(arms):
             rows = [group for group in groups if group.arm == arm]
             aside = 1.06 ** (place - (len(arms) - 1) / 2)
-            shares, reach = intervals([(g.correct, g.n) for g in rows])
+            told = np.array([group.told() for group in rows])
+            reach = abs(told[:, 1:].T - told[:, 0])
             axes.errorbar(
-                [group.budget * aside for group in rows], shares, yerr=reach,
-                capsize=4, ms=8, elinewidth=1.4,
+                [group.budget * aside for group in rows], told[:, 0],
+                yerr=reach, capsize=4, ms=8, elinewidth=1.4,
                 **style.look(arm, place) | {"label": rows[0].name},
             )  # fmt: skip
             for group in rows:
-                seeds = [result.accuracy for result in group.results]
+                seeds = [100 * result.accuracy for result in group.results]
                 axes.plot([group.budget * aside] * len(seeds), seeds, ".",
                           color=style.INK, ms=4, zorder=4)  # fmt: skip
         budgets = sorted({group.budget for group in groups})
         axes.set_xscale("log")
         axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
         axes.minorticks_off()
-        style.share_axis(axes)
+        axes.set_ylim(0, 102)
         if groups:
             axes.legend(**_BESIDE)
         else:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers.evaluate import compare_arms
 from helpers.profiles import DATA
+from helpers.rebuild.contrasts import Contrast, Seeds, family, residuals
 
 RESULTS = DATA / "results" / "half_gemma"
 NAMES = {
@@ -68,9 +68,7 @@ class Half:
     def values(self, score: str, kind: str | None = None) -> np.ndarray:
         """(seeds, texts), so that the mean is the score per token.
 
-        score: nll, kl or agree; kind: gsm8k or reference, or both. A text
-        counts by how far it is from what its length foretells: a long text
-        is no outlier (the residuals of a ratio; Cochran 1977, section 6.3).
+        score: nll, kl or agree; kind: gsm8k or reference, or both.
         """
         rows = []
         for run in self.runs:
@@ -79,9 +77,12 @@ class Half:
                 np.concatenate([run["texts"][k][name] for k in kinds])
                 for name in (score, "tokens")
             )
-            mean = sums.sum() / tokens.sum()
-            rows.append(mean + (sums - mean * tokens) / tokens.mean())
+            rows.append(residuals(sums, tokens))
         return np.array(rows)
+
+    def seeds(self, score: str) -> Seeds:
+        numbers = [run["seed"] for run in self.runs]
+        return dict(zip(numbers, self.values(score), strict=True))
 
     def mean(self, score: str, kind: str | None = None) -> float:
         return float(self.values(score, kind).mean())
@@ -159,62 +160,20 @@ def halves_markdown(halves: Sequence[Half]) -> str:
     return "\n".join([HEADER, *rows]) if rows else NO_RESULTS
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """`second` less `first` by one yardstick: negative is better."""
-
-    first: Half
-    second: Half
-    score: str
-    gain: float
-    low: float
-    high: float
-    p_value: float  # corrected for its family
-
-    @property
-    def label(self) -> str:
-        return f"{self.second.name}\nless {self.first.name}"
-
-    def __str__(self) -> str:
-        word = "lower" if self.gain < 0 else "higher"
-        sure = self.p_value < 0.05
-        return (
-            f"{self.second.name}: {YARDSTICKS[self.score]} "
-            f"{abs(self.gain):.2f} nats {word} than with {self.first.name} "
-            f"({self.low:+.2f} to {self.high:+.2f}"
-            f"{'' if sure else '; not to be told from 0'})"
-        )
-
-
 def contrasts(
     halves: Sequence[Half],
     steps: int,
     pairs: Sequence[tuple[str, str]] = PRIMARY,
 ) -> list[Contrast]:
-    """All pairs by both yardsticks; their p-values by Holm's method (1979).
-
-    Seeds that only one of the two has are left out.
-    """
-    raw = []
-    for first, second in pairs:
-        one, other = (find(halves, name, steps) for name in (first, second))
-        if one is None or other is None:
-            continue
-        both = {r["seed"] for r in one.runs} & {r["seed"] for r in other.runs}
-        one, other = (
-            Half(h.lesson, h.steps,
-                 tuple(run for run in h.runs if run["seed"] in both))
-            for h in (one, other)
-        )  # fmt: skip
-        for score in YARDSTICKS:
-            told = compare_arms(one.values(score), other.values(score))
-            raw.append((one, other, score, *told))
-    order = sorted(range(len(raw)), key=lambda i: raw[i][-1])
-    corrected, least = [0.0] * len(raw), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, (len(raw) - rank) * raw[place][-1]))
-        corrected[place] = least
-    return [
-        Contrast(*row[:-1], p_value=p)
-        for row, p in zip(raw, corrected, strict=True)
-    ]
+    """All pairs by both yardsticks, as one family; negative is better."""
+    at = {half.lesson: half for half in halves if half.steps == steps}
+    return family(
+        (
+            (at[one].name, at[other].name, words,
+             at[one].seeds(score), at[other].seeds(score))
+            for one, other in pairs
+            if one in at and other in at
+            for score, words in YARDSTICKS.items()
+        ),
+        unit="nats",
+    )  # fmt: skip

@@ -7,24 +7,23 @@ the notebook's, in four bits, and reads about READS rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from helpers.evaluate import compare_arms
 from helpers.models import Loaded, add_lora, load_student
 from helpers.problems import load_problems
 from helpers.profiles import DATA, MODELS, Profile
+from helpers.rebuild.arms import Group
 from helpers.rebuild.compose import generate_problems
+from helpers.rebuild.contrasts import Contrast, family
 from helpers.rebuild.experiments import (
     ALL_TRACES,
     MAKE_ALL,
     gold_rows,
     gold_text,
 )
-from helpers.results import Result, read_results
+from helpers.results import read_results
 from helpers.sft import RunError, TrainingRun, train_student
 from helpers.traces import filter_traces, load_traces
 
@@ -123,73 +122,23 @@ def train_story(
     return student, run
 
 
-def read_stories(folder: Path = STORIES) -> dict[str, list[Result]]:
-    """The results of every arm, a result a seed, in the order of NAMES."""
+def read_stories(
+    names: Iterable[str] = NAMES, folder: Path = STORIES
+) -> list[Group]:
+    """A group an arm, in the order of `names`."""
     results = read_results(folder)
-    grouped = {n: [r for r in results if r.arm == n] for n in NAMES}
-    return {name: rows for name, rows in grouped.items() if rows}
+    found = {n: tuple(r for r in results if r.arm == n) for n in names}
+    return [Group(n, 0, rows, NAMES[n]) for n, rows in found.items() if rows]
 
 
-def flags(
-    results: list[Result], split: str = "test", groups: Any = None
-) -> np.ndarray:
-    """(seeds, problems), right or not; of `groups`, (seeds, groups).
-
-    groups: one name a problem, as its composition. The mean over the groups
-    is the accuracy; problems of one group stay together, and a large group
-    is no outlier: it counts by its distance from the mean.
-    """
-    parts = [r.right if split == "test" else r.splits[split]["right"]
-             for r in results]  # fmt: skip
-    right = np.array([[mark == "1" for mark in part] for part in parts], float)
-    if groups is None:
-        return right
-    _, place = np.unique(groups, return_inverse=True)
-    means = right.mean(axis=1, keepdims=True)
-    sums = np.array([np.bincount(place, row) for row in right - means])
-    return means + sums * sums.shape[1] / right.shape[1]
-
-
-def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, low and high, for other seeds and other problems."""
-    mean, low, high, _ = compare_arms(np.zeros_like(values), values)
-    return mean, low, high
-
-
-def story_markdown(
-    names: Iterable[str], splits: Sequence[str], folder: Path = STORIES
-) -> str:
-    """A row an arm, a column a split: mean and 95% interval, clustered."""
-    stories = read_stories(folder)
-    rows = []
-    for name in names:
-        if name in stories:
-            cells = []
-            for split in splits:
-                told = mean_with_interval(flags(stories[name], split))
-                mean, low, high = (100 * value for value in told)
-                cells.append(f"{mean:.1f}% ({low:.1f} to {high:.1f})")
-            seeds = len(stories[name])
-            rows.append(f"| {NAMES[name]} | {seeds} | {' | '.join(cells)} |")
-    head = f"| student read | seeds | {' | '.join(splits)} |"
-    rule = "|---|---:|" + "---:|" * len(splits)
-    command = "python3 -m helpers distill --arm gold_250 --seed 7 --write"
-    none = f"No results yet. One row of one seed: `{command}`"
-    return "\n".join([head, rule, *rows]) if rows else none
-
-
-def gain(
-    first: str, second: str, split: str = "test", folder: Path = STORIES
-) -> tuple[float, float, float] | None:
-    """Points that `second` gains over `first`, low and high.
-
-    On the seeds that both have; None where there is no such seed.
-    """
-    stories = read_stories(folder)
-    pair = [{r.seed: r for r in stories.get(n, [])} for n in (first, second)]
-    both = sorted(pair[0].keys() & pair[1].keys())
-    if not both:
-        return None
-    values = (flags([one[seed] for seed in both], split) for one in pair)
-    points, low, high, _ = compare_arms(*values)
-    return 100 * points, 100 * low, 100 * high
+def story_contrasts(
+    pairs: Iterable[tuple[str, str]], split: str, folder: Path = STORIES
+) -> list[Contrast]:
+    """These pairs of arms on a split, as one family."""
+    at = {group.arm: group for group in read_stories(folder=folder)}
+    return family(
+        (at[one].name, at[other].name, split,
+         at[one].points(split), at[other].points(split))
+        for one, other in pairs
+        if one in at and other in at
+    )  # fmt: skip

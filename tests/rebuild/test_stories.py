@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from helpers.answers import extract_answer, is_correct, split_trace
@@ -88,23 +87,15 @@ def result(arm, seed, right):
     )  # fmt: skip
 
 
-def test_flags_by_composition_have_the_same_mean_and_keep_them_together():
-    results = [result("gold_250", 7, "1101"), result("gold_250", 8, "1001")]
-    plain = stories.flags(results)
-    grouped = stories.flags(results, groups=["a", "a", "a", "b"])
-    assert plain.tolist() == [[1, 1, 0, 1], [1, 0, 0, 1]]
-    assert grouped.shape == (2, 2)
-    assert np.allclose(plain.mean(axis=1), grouped.mean(axis=1))
-    whole = stories.flags([result("gold_250", 7, "1111")], groups=list("aaab"))
-    assert whole.tolist() == [[1, 1]]  # sizes alone make no spread
-    assert stories.flags(results, "unseen").tolist() == [[1, 0]] * 2
-    mean, low, high = stories.mean_with_interval(plain)
-    assert low < mean == plain.mean() < high
-
-
-def test_read_stories_in_the_order_of_the_course(tmp_path):
-    for arm in ("buses_none", "gold_250"):
-        row = result(arm, 7, "10")
-        content = json.dumps(row.__dict__)
-        (tmp_path / row.file_name).write_text(content)
-    assert list(stories.read_stories(tmp_path)) == ["gold_250", "buses_none"]
+def test_stories_in_the_order_of_the_course_and_their_contrasts(tmp_path):
+    for arm, right in (("buses_none", "0110"), ("gold_250", "1111")):
+        for seed in (7, 8):
+            row = result(arm, seed, right)
+            path = tmp_path / row.file_name
+            path.write_text(json.dumps(row.__dict__))
+    groups = stories.read_stories(folder=tmp_path)
+    assert [group.arm for group in groups] == ["gold_250", "buses_none"]
+    assert groups[0].name == "250 gold solutions"
+    pairs = [("gold_250", "buses_none"), ("gold_250", "traces_250")]
+    (contrast,) = stories.story_contrasts(pairs, "test", tmp_path)
+    assert contrast.gain == -50.0 and contrast.where == "test"
