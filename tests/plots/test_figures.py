@@ -9,7 +9,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from helpers.plots import features, logits, memory, theory
+from helpers.plots import (
+    accuracy,
+    comparison,
+    features,
+    logits,
+    memory,
+    pipeline,
+    theory,
+)
 from helpers.scale.planner import GIB, Plan, plan_memory
 from helpers.scale.shapes import load_shape
 
@@ -60,3 +68,66 @@ def test_next_token_plot_takes_a_token_for_text(shown: list[Figure]) -> None:
     heights = [bar.get_height() for bar in axes.patches]
     assert heights == pytest.approx([0.9, 0.1, 0.6, 0.4, 0.3, 0.7])
     shown[0].draw_without_rendering()  # "$$" as a formula would fail
+
+
+def test_forest_fills_the_marks_that_leave_out_zero(
+    shown: list[Figure],
+) -> None:
+    rows = [("a", 2.0, 1.0, 3.0), ("b", 0.5, -1.0, 2.0)]
+    comparison.forest({"test": rows, "unseen": rows[:1]}, "One", xlabel="x")
+    left, right = shown[0].axes
+    assert texts(left.get_yticklabels()) == ["a", "b"]
+    assert "".join(texts(right.get_yticklabels())) == ""
+    marks = [line for line in left.lines if line.get_marker() == "o"]
+    assert [mark.get_xdata()[0] for mark in marks] == [2.0, 0.5]
+    inside = [mark.get_markerfacecolor() for mark in marks]
+    assert inside[0] != "white" and inside[1] == "white"
+
+
+def test_influence_bars_show_every_block_once(shown: list[Figure]) -> None:
+    influence = [0.5, 0.01, 0.2]
+    comparison.influence_bars(influence, [0, 2], "Two stay")
+    (axes,) = shown[0].axes
+    heights = {
+        round(bar.get_x() + bar.get_width() / 2): bar.get_height()
+        for bar in axes.patches
+    }
+    assert heights == dict(enumerate(influence))
+    hatched = [bar for bar in axes.patches if bar.get_hatch()]
+    assert [bar.get_height() for bar in hatched] == [0.01]
+
+
+def test_reliability_leaves_out_bins_with_few_tokens(
+    shown: list[Figure],
+) -> None:
+    bins = [[100, 20, 50], [0.15, 0.25, 0.9], [0.1, 0.3, 0.8]]
+    comparison.reliability({"teacher": bins}, "Calibrated")
+    (axes,) = shown[0].axes
+    assert [*axes.lines[1].get_xdata()] == [0.15, 0.9]
+
+
+def test_over_steps_marks_the_epochs_that_there_are(
+    shown: list[Figure],
+) -> None:
+    points = [(step, 1 / step) for step in range(1, 9)]
+    accuracy.over_steps({"training": points}, "Down", epochs=[4, 8])
+    (axes,) = shown[0].axes
+    assert texts(axes.texts) == ["epoch 1 ", "epoch 2 "]
+    assert [*axes.lines[0].get_ydata()] == [y for _, y in points]
+
+
+def test_nf4_error_plot_counts_how_often_a_level_is_used(
+    shown: list[Figure],
+) -> None:
+    values = torch.linspace(-1, 1, 64)
+    codes = torch.tensor([0] * 16 + [7] * 48)
+    accuracy.nf4_error_plot(values, values, codes, "Unlike")
+    heights = [bar.get_height() for bar in shown[0].axes[1].patches]
+    assert heights == [0.25] + [0] * 6 + [0.75] + [0] * 8
+
+
+def test_pipeline_names_every_signal(shown: list[Figure]) -> None:
+    pipeline.pipeline("All three")
+    said = " ".join(texts(shown[0].axes[0].texts))
+    for word in ("text", "logits", "hidden states", "notebook 05"):
+        assert word in said
