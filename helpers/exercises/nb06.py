@@ -1,4 +1,4 @@
-"""The worked cases of the exercises in notebook 06."""
+"""The worked cases of the exercises in notebook 06, and what they lead to."""
 
 import torch
 
@@ -6,7 +6,25 @@ from helpers.exercises.check import Cases, exercise
 from helpers.features import hidden_state_loss
 
 
-@exercise("06.1", hint="scale the student's number by the ratio of depths")
+def spread(student_depth: int, teacher_depth: int) -> list[tuple[int, int]]:
+    """The reference of 06.1."""
+    share = teacher_depth / student_depth
+    pairs = range(1, student_depth + 1)
+    return [(s, max(1, round(s * share))) for s in pairs]
+
+
+def scaffolding(pairs: list, student_width: int, teacher_width: int) -> int:
+    """The reference of 06.2."""
+    return len(pairs) * student_width * teacher_width
+
+
+def balanced(main: float, feature: float, share: float) -> float:
+    """The reference of 06.4."""
+    return share * main / feature if feature else 0.0
+
+
+@exercise("06.1", hint="scale the student's number by the ratio of depths",
+          reference=spread)  # fmt: skip
 def even_map() -> Cases:
     """`even_map(student_depth, teacher_depth)`: a list of pairs."""
     yield (3, 4), [(1, 1), (2, 3), (3, 4)]
@@ -15,7 +33,8 @@ def even_map() -> Cases:
     yield (4, 2), [(1, 1), (2, 1), (3, 2), (4, 2)]
 
 
-@exercise("06.2", hint="one matrix a pair; no bias")
+@exercise("06.2", hint="one matrix a pair; no bias",
+          reference=scaffolding)  # fmt: skip
 def projector_parameters() -> Cases:
     """`projector_parameters(pairs, student_width, teacher_width)`."""
     yield ([(3, 4)], 128, 192), 24_576
@@ -39,7 +58,8 @@ def cosine_distance() -> Cases:
         yield (student, teacher, labels), loss.item()
 
 
-@exercise("06.4", hint="weight * feature = share * main; mind the 0")
+@exercise("06.4", hint="weight * feature = share * main; mind the 0",
+          reference=balanced)  # fmt: skip
 def balanced_weight() -> Cases:
     """`balanced_weight(main, feature, share)`, two gradient norms."""
     yield (2.0, 4.0, 0.1), 0.05
