@@ -88,7 +88,7 @@ def residuals(sums: Any, sizes: Any) -> np.ndarray:
 
     Their mean is the mean per problem or token; a large group is no outlier,
     it counts by how far it is from what its size foretells (the residuals of
-    a ratio; Cochran 1977, section 6.3).
+    a ratio; Cochran 1977, chapter 6).
     """
     sums, sizes = np.asarray(sums, float), np.asarray(sizes, float)
     mean = sums.sum() / sizes.sum()
