@@ -46,7 +46,7 @@ def layer_influence(model: Any, batches: Sequence[Tensor]) -> list[float]:
             hook = block.register_forward_hook(partial(measure, number))
             hooks.enter_context(hook)  # removes it in the end
         for ids in batches:
-            model(input_ids=ids, use_cache=False)
+            model(input_ids=ids.to(model.device), use_cache=False)
     return [sum(turn) / len(turn) for turn in turns.values()]
 
 
@@ -100,7 +100,7 @@ def trim_vocabulary(
 
     Special tokens and the 256 bytes stay as well, so any other text can
     still be written, in more tokens. Returns the two and, for every new id,
-    the old one. All other weights are shared with the model given.
+    the old one. The model given stays as it is.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

@@ -11,15 +11,15 @@ import helpers.plots.style as style
 
 
 def forest(
-    panels: Mapping[str, Sequence[tuple[str, float, float, float]]],
+    panels: Mapping[str, Sequence[tuple[str, float, float, float, bool]]],
     title: str,
     *,
     xlabel: str,
 ) -> None:
     """Paired differences with their intervals, zero marked; a panel a name.
 
-    panels: rows (label, difference, low, high), the first on top. A filled
-    mark is one whose interval leaves out zero.
+    panels: rows (label, difference, low, high, sure), the first on top. A
+    mark is filled where the corrected test is sure of a difference.
     """
     longest = max(map(len, panels.values()), default=1)
     size = (4.6 * len(panels) + 1.5, 1.6 + 0.62 * longest)
@@ -28,8 +28,8 @@ def forest(
             with style.figure(name, xlabel=xlabel, ylabel="",
                               ax=axes[place]) as ax:  # fmt: skip
                 ax.axvline(0, color=style.INK, lw=1.2)
-                for row, (_, gain, low, high) in enumerate(rows):
-                    inside = style.STUDENT if low > 0 or high < 0 else "white"
+                for row, (_, gain, low, high, sure) in enumerate(rows):
+                    inside = style.STUDENT if sure else "white"
                     ax.plot([low, high], [row, row], color=style.STUDENT)
                     ax.plot(gain, row, "o", ms=9, mew=2, mfc=inside,
                             color=style.STUDENT)  # fmt: skip

@@ -39,6 +39,12 @@ class Contrast:
     def sure(self) -> bool:
         return self.p_value < LEVEL
 
+    @property
+    def row(self) -> tuple[str, float, float, float, bool]:
+        """For `plots.comparison.forest`."""
+        label = f"{self.second}\nless {self.first}"
+        return label, self.gain, self.low, self.high, self.sure
+
     def __str__(self) -> str:
         digits = 1 if self.unit == "points" else 2
         gain, low, high = (

@@ -30,7 +30,8 @@ def loss_on(model: Any, rows: Sequence[Tensor]) -> float:
     total = tokens = 0.0
     for ids in rows:
         logits = ask(model, ids[None]).logits[0, :-1].float()
-        total += functional.cross_entropy(logits, ids[1:], reduction="sum")
+        targets = ids[1:].to(logits.device)
+        total += functional.cross_entropy(logits, targets, reduction="sum")
         tokens += len(ids) - 1
     return float(total / tokens)
 
@@ -60,9 +61,11 @@ def speeds(models: dict[str, Any], rounds: int = 3) -> dict[str, list[float]]:
             ask(model, ids)
             middle = time.perf_counter()
             model.generate(
-                input_ids=ids[:, :32], min_new_tokens=NEW_TOKENS,
-                max_new_tokens=NEW_TOKENS, do_sample=False,
-            )  # fmt: skip
+                input_ids=ids[:, :32].to(model.device),
+                min_new_tokens=NEW_TOKENS,
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+            )
             ended = time.perf_counter()
             rate = [512 / (middle - started), NEW_TOKENS / (ended - middle)]
             taken[name].append(rate)
@@ -82,7 +85,9 @@ def continued(model: Any, tokenizer: Any) -> list[str]:
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         made = model.generate(
-            input_ids=ids, max_new_tokens=NEW_TOKENS, do_sample=False
+            input_ids=ids.to(model.device),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
         )
         texts.append(tokenizer.decode(made[0, ids.shape[1] :]))
     return texts
@@ -103,7 +108,7 @@ def looked_into(half: Any, lab: Lab) -> dict[str, Any]:
     grid = cka_grid(*(states_of(model, rows) for model in (half, lab.teacher)))
     return {
         "samples": continued(half, lab.tokenizer),
-        "cka": grid.numpy().round(3).tolist(),
+        "cka": grid.cpu().numpy().round(3).tolist(),
     }
 
 

@@ -44,7 +44,10 @@ HEADER = (
     "| likeliest token agrees | ECE | seconds |\n"
     "|---|---:|---:|---:|---:|---:|---:|---:|"
 )
-COMMAND = "python3 -m helpers half --lesson logits_states --seed 7"
+COMMAND = (
+    "DISTILL_PROBLEMS=openai/gsm8k python3 -m helpers half "
+    "--lesson logits_states --seed 7"
+)
 NO_RESULTS = f"No results yet. One row of one seed is made by `{COMMAND}`."
 
 

@@ -100,7 +100,7 @@ def teacher_of(kind: str, lab: Lab) -> Any:
         return lab.teacher
     if kind == "nf4":
         return in_nf4(lab.teacher)
-    place = WORK / "tuned"
+    place = WORK / f"tuned-{len(lab.kept_tokens)}"
     if not (place / "model.safetensors").exists():
         batches = list(stream(lab, TUNED_STEPS, TUNING_SEED))
         tuned = prune_layers(lab.teacher, range(len(lab.teacher.model.layers)))
@@ -110,11 +110,10 @@ def teacher_of(kind: str, lab: Lab) -> Any:
             rate=TUNED_RATE, after_step=lambda step: bar.update(1),
         )  # fmt: skip
         tuned.save_pretrained(place)
-    return (
-        type(lab.teacher)
-        .from_pretrained(place, dtype=torch.float32, use_safetensors=True)
-        .eval()
+    tuned = type(lab.teacher).from_pretrained(
+        place, dtype=torch.float32, use_safetensors=True
     )
+    return tuned.to(lab.teacher.device).eval()
 
 
 def in_nf4(model: Any) -> Any:

@@ -70,10 +70,10 @@ def test_next_token_plot_takes_a_token_for_text(shown: list[Figure]) -> None:
     shown[0].draw_without_rendering()  # "$$" as a formula would fail
 
 
-def test_forest_fills_the_marks_that_leave_out_zero(
+def test_forest_fills_the_marks_that_are_sure(
     shown: list[Figure],
 ) -> None:
-    rows = [("a", 2.0, 1.0, 3.0), ("b", 0.5, -1.0, 2.0)]
+    rows = [("a", 2.0, 1.0, 3.0, True), ("b", 0.5, 0.1, 2.0, False)]
     comparison.forest({"test": rows, "unseen": rows[:1]}, "One", xlabel="x")
     left, right = shown[0].axes
     assert texts(left.get_yticklabels()) == ["a", "b"]
