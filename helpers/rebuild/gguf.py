@@ -77,15 +77,12 @@ def gemma_tokenizer(gguf: Path) -> Any:
     from tokenizers import (
         AddedToken,
         Tokenizer,
-        decoders,
         models,
         normalizers,
         pre_tokenizers,
-        processors,
     )
-    from transformers import PreTrainedTokenizerFast
 
-    from helpers.rebuild.vocabulary import GEMMA_TEMPLATE
+    from helpers.rebuild.vocabulary import GEMMA_TEMPLATE, as_gemma
 
     fields = GGUFReader(gguf).fields
     tokens, scores, types = (
@@ -104,13 +101,6 @@ def gemma_tokenizer(gguf: Path) -> Any:
     )
     raw.normalizer = normalizers.Replace(" ", "▁")
     raw.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-        ]
-    )
     for kind in (CONTROL, USER):
         added = [
             AddedToken(token, normalized=False, special=kind == CONTROL)
@@ -121,17 +111,4 @@ def gemma_tokenizer(gguf: Path) -> Any:
             raw.add_special_tokens(added)
         else:
             raw.add_tokens(added)
-    raw.post_processor = processors.TemplateProcessing(
-        single="<bos> $A",
-        pair="<bos> $A <bos> $B",
-        special_tokens=[("<bos>", vocabulary["<bos>"])],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        padding_side="left",
-        chat_template=GEMMA_TEMPLATE,
-    )
+    return as_gemma(raw, chat_template=GEMMA_TEMPLATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -90,17 +91,25 @@ def train_gemma_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
         )
     )
     raw.normalizer, raw.pre_tokenizer = normalizer, splits
+    raw.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in GEMMA_SPECIAL]
+    )
+    return as_gemma(raw, model_max_length=512)
+
+
+def as_gemma(raw: Tokenizer, **options: Any) -> PreTrainedTokenizerFast:
+    """What every Gemma tokenizer does: spaces back, bytes, `<bos>` in front.
+
+    raw: has the vocabulary and the special tokens already.
+    """
     spaces = decoders.Replace("▁", " ")
     raw.decoder = decoders.Sequence(
         [spaces, decoders.ByteFallback(), decoders.Fuse()]
     )
-    raw.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in GEMMA_SPECIAL]
-    )
     raw.post_processor = processors.TemplateProcessing(
         single="<bos> $A",
         pair="<bos> $A <bos> $B",
-        special_tokens=[("<bos>", order.index("<bos>"))],
+        special_tokens=[("<bos>", raw.token_to_id("<bos>"))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -109,5 +118,5 @@ def train_gemma_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         unk_token="<unk>",
         padding_side="left",
-        model_max_length=512,
+        **options,
     )
