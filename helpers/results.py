@@ -73,6 +73,7 @@ class Result(Scored):
         "01"}}; older files have no `right` there.
     right: one character a problem, "1" right and "0" wrong, so that two arms
         can be compared problem by problem; empty where it was not kept.
+    judged: further measures.
     """
 
     arm: str
@@ -89,6 +90,7 @@ class Result(Scored):
     mode: str | None = None
     notes: str = ""
     right: str = ""
+    judged: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         calendar.fromisoformat(self.date)
