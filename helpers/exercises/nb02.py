@@ -66,3 +66,24 @@ def worth_training() -> Cases:
     yield ({**sound, **cut, "correct": False}, 20), False
     yield ({**sound, "finish_reason": "length"}, 20), False
     yield ({**sound, "qwen3_answer": "It is 4."}, 20), False
+
+
+def unanswered(rows: list[dict], ids: list[str]) -> list[str]:
+    """The reference of 02.4."""
+    answered = {row["id"] for row in rows}
+    return [name for name in ids if name not in answered]
+
+
+def colleagues_rows(traces: list[dict]) -> list[dict]:
+    """As many rows as there are traces, all right, and what is wrong here."""
+    right = [row for row in traces if row["correct"]]
+    return right + right[: len(traces) - len(right)]
+
+
+@exercise("02.4", hint="the set of the rows' ids, then those not in it",
+          reference=unanswered)  # fmt: skip
+def lost_questions() -> Cases:
+    """`lost_questions(rows, ids)`: the ids without a row, in order."""
+    yield ([{"id": "b"}, {"id": "b"}], ["a", "b", "c"]), ["a", "c"]
+    yield ([{"id": "a"}, {"id": "b"}], ["a", "b"]), []
+    yield ([], ["a"]), ["a"]

@@ -45,3 +45,35 @@ def mask_labels() -> Cases:
     """`mask_labels(prompt_ids, answer_ids, end_id)`: labels of one row."""
     yield ([2, 5, 9], [7, 8], 1), [-100, -100, -100, 7, 8, 1]
     yield ([4], [], 1), [-100, 1]
+
+
+def found(ids: list, labels: list, prompt: int) -> str:
+    """The reference of 03.4."""
+    if any(b not in (-100, a) for a, b in zip(ids, labels, strict=True)):
+        return "shifted"
+    if labels[:prompt] != [-100] * prompt:
+        return "asks"
+    return "never ends" if labels[-1] == -100 else "sound"
+
+
+def colleagues_labels(row: dict) -> dict[str, list]:
+    """Four colleagues' labels of one row; one of them has them right."""
+    ids, labels = row["input_ids"], row["labels"]
+    return {
+        "Ada": [*labels[:-1], -100],
+        "Ben": [*labels[1:], -100],
+        "Cem": labels,
+        "Dea": ids,
+    }
+
+
+@exercise("03.4", hint="the three faults in their order; slices do the rest",
+          reference=found)  # fmt: skip
+def diagnosis() -> Cases:
+    """`diagnosis(ids, labels, prompt)`: the first fault, or "sound"."""
+    ids = [4, 5, 6, 7, 1]
+    yield (ids, [-100, -100, 6, 7, 1], 2), "sound"
+    yield (ids, [-100, 6, 7, 1, -100], 2), "shifted"
+    yield (ids, ids, 2), "asks"
+    yield (ids, [-100, 5, 6, 7, 1], 2), "asks"
+    yield (ids, [-100, -100, 6, 7, -100], 2), "never ends"

@@ -1,12 +1,82 @@
-"""The worked cases of the exercises in notebook 05."""
+"""The worked cases of the exercises in notebook 05, what they lead to."""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from helpers.exercises.check import Cases, exercise
 from helpers.losses import kd_loss, topk_kd_loss
 
 
-@exercise("05.1", hint="position t predicts token t + 1; compare that index")
+def places(labels: list, soft_start: int) -> tuple[list, list]:
+    """The reference of 05.1."""
+    trained = [i for i in range(1, len(labels)) if labels[i] != -100]
+    return (
+        [i - 1 for i in trained if i < soft_start],
+        [i - 1 for i in trained if i >= soft_start],
+    )
+
+
+def rows_that_fit(gigabytes, tokens: int, vocab: int, copies: int) -> int:
+    """The reference of 05.2."""
+    return int(gigabytes * 1e9 // (tokens * vocab * 4 * copies))
+
+
+def in_a_bucket(p: Tensor, q: Tensor, kept: list) -> Tensor:
+    """The reference of 05.3."""
+    p, q = (torch.cat([x[kept], 1 - x[kept].sum()[None]]) for x in (p, q))
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
+
+
+def repaired_gkd(student, teacher, labels, beta, temperature):
+    """The reference of 05.4."""
+    mask = labels[:, 1:] != -100
+    return kd_loss(
+        student[:, :-1], teacher[:, :-1], mask,
+        temperature=temperature, kind="jsd", beta=beta,
+    )  # fmt: skip
+
+
+def passes(loss) -> bool:
+    """The reference of 05.5."""
+    labels = torch.tensor([[-100, 0, -100]])
+    student = torch.zeros(1, 3, 2, requires_grad=True)
+    teacher = torch.tensor([2.0, 0.0]).expand(1, 3, 2)
+    value = loss(student, teacher, labels, 2.0)
+    if not value.requires_grad or abs(value.item() - 0.4438) > 0.001:
+        return False
+    value.backward()
+    moved = student.grad.abs().sum(dim=-1) > 0
+    return moved.tolist() == [[True, False, False]]
+
+
+def colleague(
+    power: int = 2, shift: int = 1, kind: str = "forward", cut: bool = False
+) -> Callable[..., Tensor]:
+    """A soft loss; every argument is right by default."""
+
+    def loss(student, teacher, labels, temperature=1.0):
+        student = student.detach() if cut else student
+        mask = labels[:, shift:] != -100
+        ends = [z[:, : z.shape[1] - shift] for z in (student, teacher)]
+        value = kd_loss(*ends, mask, temperature=temperature, kind=kind)
+        return value * temperature ** (power - 2)
+
+    return loss
+
+
+COLLEAGUES = {
+    "Ada": colleague(power=0),
+    "Ben": colleague(shift=0),
+    "Cem": colleague(),
+    "Dea": colleague(kind="reverse"),
+    "Eli": colleague(cut=True),
+}
+
+
+@exercise("05.1", hint="position t predicts token t + 1; compare that index",
+          reference=places)  # fmt: skip
 def split_positions() -> Cases:
     """`split_positions(labels, soft_start)`: (hard, soft) positions."""
     yield ([-100, -100, -100, 5, 6, 7, 8], 5), ([2, 3], [4, 5])
@@ -14,7 +84,8 @@ def split_positions() -> Cases:
     yield ([-100, 5, 6, -100], 2), ([0], [1])
 
 
-@exercise("05.2", hint="bytes of one position, then of one row, then divide")
+@exercise("05.2", hint="bytes of one position, then of one row, then divide",
+          reference=rows_that_fit)  # fmt: skip
 def largest_batch() -> Cases:
     """`largest_batch(gigabytes, tokens, vocab, copies)` in float32."""
     yield (24, 1024, 262_144, 5), 4
@@ -23,7 +94,8 @@ def largest_batch() -> Cases:
     yield (1, 100, 1000, 5), 500
 
 
-@exercise("05.3", hint="two more numbers: 1 - sum of the kept p, and of q")
+@exercise("05.3", hint="two more numbers: 1 - sum of the kept p, and of q",
+          reference=in_a_bucket)  # fmt: skip
 def tail_kl() -> Cases:
     """`tail_kl(p, q, kept)`: KL over the kept tokens and one tail bucket."""
     p = torch.tensor([0.5, 0.3, 0.15, 0.05])
@@ -40,7 +112,8 @@ def tail_kl() -> Cases:
         yield (p, logits.softmax(-1), kept), loss.item()
 
 
-@exercise("05.4", hint="pass temperature=..., and multiply by its square")
+@exercise("05.4", hint="pass temperature=..., and multiply by its square",
+          reference=repaired_gkd)  # fmt: skip
 def softened_gkd() -> Cases:
     """`softened_gkd(student, teacher, labels, beta, temperature)`."""
     generator = torch.Generator().manual_seed(5)
@@ -53,3 +126,14 @@ def softened_gkd() -> Cases:
             temperature=temperature, kind="jsd", beta=beta,
         )  # fmt: skip
         yield (student, teacher, labels, beta, temperature), loss.item()
+
+
+@exercise("05.5", hint="value 0.4438, and a gradient at the first place alone",
+          reference=passes)  # fmt: skip
+def is_sound() -> Cases:
+    """`is_sound(loss)`: value and gradient on the tiny example."""
+    yield colleague(), True
+    yield colleague(power=0), False
+    yield colleague(shift=0), False
+    yield colleague(kind="reverse"), False
+    yield colleague(cut=True), False

@@ -1,6 +1,7 @@
 """The worked cases of the exercises in notebook 06, and what they lead to."""
 
 import torch
+from torch import Tensor
 
 from helpers.exercises.check import Cases, exercise
 from helpers.features import hidden_state_loss
@@ -16,6 +17,12 @@ def spread(student_depth: int, teacher_depth: int) -> list[tuple[int, int]]:
 def scaffolding(pairs: list, student_width: int, teacher_width: int) -> int:
     """The reference of 06.2."""
     return len(pairs) * student_width * teacher_width
+
+
+def turned(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """The reference of 06.3."""
+    ends = student[:, :-1], teacher[:, :-1]
+    return hidden_state_loss(*ends, labels[:, 1:] != -100, kind="cosine")
 
 
 def balanced(main: float, feature: float, share: float) -> float:
@@ -42,7 +49,8 @@ def projector_parameters() -> Cases:
     yield ([(i, i) for i in range(28)], 1024, 2560), 73_400_320
 
 
-@exercise("06.3", hint="drop the last position, then use labels[:, 1:]")
+@exercise("06.3", hint="drop the last position, then use labels[:, 1:]",
+          reference=turned)  # fmt: skip
 def cosine_distance() -> Cases:
     """`cosine_distance(student, teacher, labels)`, nothing shifted yet."""
     generator = torch.Generator().manual_seed(6)
@@ -65,3 +73,41 @@ def balanced_weight() -> Cases:
     yield (2.0, 4.0, 0.1), 0.05
     yield (1.0, 0.5, 1.0), 2.0
     yield (3.0, 0.0, 0.5), 0.0
+
+
+def fell(before: list[float], after: list[float]) -> bool:
+    """The reference of 06.5."""
+    return any(b - a > 0.01 for b, a in zip(before, after, strict=True))
+
+
+def colleagues_states(
+    ours: list[Tensor], theirs: list[Tensor], pairs: tuple
+) -> tuple[list[Tensor], list[float]]:
+    """Her student's states after 200 steps, and the squared error of each.
+
+    They are detached, so that the matrices alone learn.
+    """
+    losses = torch.zeros(200)
+    for own, other in pairs:
+        student, teacher = ours[own].detach(), theirs[other]
+        matrix = torch.nn.Linear(
+            student.shape[-1], teacher.shape[-1], bias=False
+        ).to(student.device)
+        optimizer = torch.optim.Adam(matrix.parameters(), lr=0.01)
+        for step in range(len(losses)):
+            error = (matrix(student.float()) - teacher).square().sum()
+            loss = error / teacher.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[step] += loss.item() / len(pairs)
+    return [states.clone() for states in ours], losses.tolist()
+
+
+@exercise("06.5", hint="any pair whose share fell by more than 0.01",
+          reference=fell)  # fmt: skip
+def has_moved() -> Cases:
+    """`has_moved(before, after)`: shares left unexplained, pair by pair."""
+    yield ([0.4, 0.6], [0.4, 0.6]), False
+    yield ([0.4, 0.6], [0.4, 0.5]), True
+    yield ([0.4, 0.6], [0.395, 0.7]), False
