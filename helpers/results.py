@@ -69,8 +69,7 @@ class Result(Scored):
     seconds: the time to answer them. peak_memory_mb: MiB (2**20 bytes), the
         most in use meanwhile, or None where it was not measured.
     command: how to repeat it, "python3 -m helpers ...".
-    splits: further counts, {"impossible": {"n": 2, "correct": 1, "right":
-        "01"}}; older files have no `right` there.
+    splits: further counts, {"impossible": {"n": 2, "correct": 1, ...}, ...}.
     right: one character a problem, "1" right and "0" wrong, so that two arms
         can be compared problem by problem; empty where it was not kept.
     judged: further measures.

@@ -1,0 +1,188 @@
+"""Each signal asks for what its name says; a run is resumable and scored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch.nn.functional import cross_entropy
+
+from helpers import CourseError
+from helpers.distill import pair_profile
+from helpers.evaluate import evaluate
+from helpers.losses import kd_loss
+from helpers.models import load_teacher
+from helpers.problems import load_problems
+from helpers.profiles import PROFILES
+from helpers.rebuild import compare, lessons
+from helpers.rebuild.decoding import quick_evaluate
+from helpers.rebuild.signals import SIGNALS, pull, signal_loss, target
+from helpers.results import read_results
+
+MINI = pair_profile(PROFILES["mini"])
+TEXT = [name for name, signal in SIGNALS.items() if not signal.logits]
+
+
+@pytest.fixture
+def batch():
+    """Student's and teacher's logits, the text's tokens, the soft places."""
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = 3 * torch.randn(2, 9, 90, generator=generator)
+    tokens = torch.randint(90, (9,), generator=generator)
+    return student.requires_grad_(), teacher, tokens, torch.arange(9) > 1
+
+
+def loss_of(name, batch, smoothing=0.0):
+    student, teacher, tokens, soft = batch
+    signal, taught = SIGNALS[name], None
+    if signal.logits:
+        generator = torch.Generator().manual_seed(1)
+        taught = target(signal, teacher[soft], generator)
+    return signal_loss(signal, student, tokens, soft, taught, smoothing)
+
+
+def by_hand(batch, **options):
+    """kd_loss where the teacher spoke, cross-entropy before that."""
+    student, teacher, tokens, soft = batch
+    hard = cross_entropy(student[~soft], tokens[~soft], reduction="sum")
+    ones = torch.ones(1, int(soft.sum()))
+    loss = kd_loss(student[None, soft], teacher[None, soft], ones, **options)
+    return (hard + soft.sum() * loss) / len(tokens)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_signals_of_text_are_cross_entropy(name, batch):
+    student, _, tokens, soft = batch
+    if name != "hard_t2":
+        assert loss_of(name, batch).isclose(cross_entropy(student, tokens))
+        return
+    hard = cross_entropy(student[~soft], tokens[~soft], reduction="sum")
+    warm = cross_entropy(student[soft] / 2, tokens[soft], reduction="sum")
+    assert loss_of(name, batch).isclose((hard + 4 * warm) / len(tokens))
+
+
+def test_smoothing_spares_what_the_template_wrote(batch):
+    student, _, tokens, soft = batch
+    smooth = cross_entropy(student[soft], tokens[soft], label_smoothing=0.1)
+    hard = cross_entropy(student[~soft], tokens[~soft])
+    both = (soft.sum() * smooth + (~soft).sum() * hard) / len(tokens)
+    assert loss_of("smoothed", batch, smoothing=0.1).isclose(both)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("logits", {}),
+        ("logits_t2", {"temperature": 2.0}),
+        ("logits_t4", {"temperature": 4.0}),
+        ("reverse", {"kind": "reverse"}),
+        ("jsd", {"kind": "jsd"}),
+        ("skew", {"kind": "skew"}),
+    ],
+)
+def test_signals_of_logits_are_kd_loss(name, options, batch):
+    assert loss_of(name, batch).isclose(by_hand(batch, **options), rtol=1e-4)
+
+
+def test_permuted_keeps_first_choice_and_masses_and_moves_the_rest(batch):
+    teacher, generator = batch[1], torch.Generator().manual_seed(1)
+    plain, moved = (
+        target(SIGNALS[name], teacher, generator).exp()
+        for name in ("logits_t2", "permuted_t2")
+    )
+    assert torch.equal(plain.argmax(-1), moved.argmax(-1))
+    ordered = [x.sort(dim=-1).values for x in (plain, moved)]
+    assert torch.allclose(*ordered)
+    assert (plain != moved).float().mean() > 0.9
+
+
+def test_caches_bound_the_full_loss_from_below_and_draws_are_a_share(batch):
+    full = loss_of("logits", batch)
+    assert loss_of("top16", batch) < full
+    assert loss_of("top16_t2", batch) < loss_of("top64_t2", batch)
+    drawn = target(
+        SIGNALS["drawn64"], batch[1], torch.Generator().manual_seed(1)
+    ).exp()
+    assert torch.allclose(drawn.sum(-1), torch.ones(9))
+    assert ((64 * drawn).round() / 64 - drawn).abs().max() < 1e-5
+
+
+def test_pull_matches_the_dose_at_every_step():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    other = torch.tensor([1.0], requires_grad=True)
+    main, more = weight[0] * 5, weight[1] * other[0]
+    pull(main, more, [weight], [other], dose=0.3)
+    assert torch.allclose(weight.grad, torch.tensor([5.0, 1.5]))
+    assert torch.allclose(other.grad, torch.tensor([2.0]))
+
+
+def test_every_signal_reads_the_same_questions():
+    asked = {
+        name: [
+            row["question"]
+            for row in lessons.rows_of(SIGNALS[name], MINI, 64, 8)
+        ]
+        for name in ("text", "logits", "placebo")
+    }
+    assert asked["text"] == asked["logits"] == asked["placebo"]
+    texts, others = (
+        lessons.rows_of(SIGNALS[name], MINI, 64, 8)
+        for name in ("text", "placebo")
+    )
+    pairs = zip(texts, others, strict=True)
+    assert not any(a["qwen3_answer"] == b["qwen3_answer"] for a, b in pairs)
+    assert len(lessons.rows_of(SIGNALS["gold"], MINI, 64, 8)) == 64
+
+
+def test_batches_read_every_row_once_before_any_twice():
+    rows = list(range(40))
+    read = sum(lessons.batches(rows, 80, seed=3), [])
+    assert sorted(read[:40]) == sorted(read[40:]) == rows
+    assert read[:40] != read[40:]
+
+
+@pytest.mark.slow
+def test_quick_answers_are_the_slow_ones():
+    small = load_teacher(MINI, MINI.student)
+    asked = load_problems("mini", "validation", limit=24)
+    profile = replace(MINI, evaluation_batch=16)
+    quick = quick_evaluate(small, asked, profile)
+    slow = evaluate(small, asked, profile=profile)
+    assert quick.completions == slow.completions
+
+
+@pytest.mark.parametrize(
+    "arm", ["text", "smoothed", "top16", "states", "logits_relations"]
+)
+def test_a_run_is_tuned_measured_and_not_made_twice(
+    arm, tmp_path, monkeypatch
+):
+    """With tiny models, four rows and four problems."""
+    profile = replace(tiny.pair(tmp_path), name="mini")
+    monkeypatch.setattr(compare, "KD_RESULTS", tmp_path)
+    monkeypatch.setattr(compare, "TRIES", [lessons.Setting(1e-3, 16)])
+    monkeypatch.setattr(compare, "SMOOTHED", [lessons.Setting(1e-3, 16, 0.1)])
+    monkeypatch.setattr(compare, "rows_of", lambda *_: tiny.traces(4))
+    monkeypatch.setattr(
+        compare, "load_problems", lambda *_, **__: tiny.problems(4)
+    )
+    monkeypatch.setattr(compare, "judged_rows", lambda _: [])
+    monkeypatch.setattr(compare, "judged", lambda *_: {"kl": 0.1})
+    with pytest.raises(CourseError, match="compare --tune"):
+        compare.measure(arm, profile, 64, 7)
+    name = SIGNALS[arm].like or arm
+    compare.tune(name, profile, 64)
+    tried = json.loads((tmp_path / f"tuning/0064-{name}.json").read_text())
+    assert len(tried["tries"]) == 1
+    compare.measure(arm, profile, 64, 7)
+    (result,) = read_results(tmp_path / "budget_0064")
+    assert (result.arm, result.n, result.judged["kl"]) == (arm, 4, 0.1)
+    assert "rate 0.001, 16 read" in result.notes
+    options = argparse.Namespace(
+        arms=[arm], budgets=[64], seeds=[7, 8], tune=False
+    )
+    assert list(compare.open_jobs(options)) == [(arm, 64, 8)]
