@@ -132,13 +132,14 @@ def read_stories(
 
 
 def story_contrasts(
-    pairs: Iterable[tuple[str, str]], split: str, folder: Path = STORIES
+    pairs: Iterable[tuple[str, str]], *splits: str, folder: Path = STORIES
 ) -> list[Contrast]:
-    """These pairs of arms on a split, as one family."""
+    """These pairs of arms on the splits, as one family."""
     at = {group.arm: group for group in read_stories(folder=folder)}
     return family(
         (at[one].name, at[other].name, split,
          at[one].points(split), at[other].points(split))
-        for one, other in pairs
+        for one, other in list(pairs)
+        for split in splits
         if one in at and other in at
     )  # fmt: skip

@@ -97,5 +97,5 @@ def test_stories_in_the_order_of_the_course_and_their_contrasts(tmp_path):
     assert [group.arm for group in groups] == ["gold_250", "buses_none"]
     assert groups[0].name == "250 gold solutions"
     pairs = [("gold_250", "buses_none"), ("gold_250", "traces_250")]
-    (contrast,) = stories.story_contrasts(pairs, "test", tmp_path)
+    (contrast,) = stories.story_contrasts(pairs, "test", folder=tmp_path)
     assert contrast.gain == -50.0 and contrast.where == "test"
