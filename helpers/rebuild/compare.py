@@ -48,7 +48,7 @@ TUNING_SEED, CHOOSING = 1, 500  # problems of the validation
 TRIES = [Setting(r, n) for n in (1000, 2000) for r in (2e-3, 4e-3)]
 SMOOTHED = [Setting(4e-3, 2000, e) for e in (0.01, 0.03, 0.1)]
 SMOOTHED += [Setting(2e-3, 2000, 0.03)]
-ROWS = 128  # asked at once: what two cores like best
+ROWS = 256  # asked at once
 JUDGED, BINS = 256, 10  # texts of the test, by the teacher at T = 1
 JUDGE = Signal("the teacher", logits=True)
 
@@ -98,7 +98,8 @@ def taught(
     rows = rows_of(signal, profile, budget, seed)
     heard = listen(rows, signal, student, profile, seed)
     learn(student, heard, signal, setting=setting, seed=seed)
-    return student, time.perf_counter() - started
+    merged = replace(student, model=student.model.merge_and_unload())
+    return merged, time.perf_counter() - started
 
 
 def tuning_file(arm: str, budget: int) -> Path:
@@ -170,7 +171,11 @@ def folder_of(budget: int) -> Path:
 def work(job: tuple[str, int, int], tuning: bool) -> str:
     """One job, in a process of its own."""
     torch.set_grad_enabled(True)
-    profile = replace(pair_profile(get_profile("mini")), evaluation_batch=ROWS)
+    profile = replace(
+        pair_profile(get_profile("mini")),
+        load_in_4bit=False,
+        evaluation_batch=ROWS,
+    )
     arm, budget, seed = job
     started = time.perf_counter()
     if tuning:

@@ -10,6 +10,14 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    AttentionMaskInterface,
+)
 
 from helpers import chat
 from helpers.evaluate import Evaluation, render_prompts
@@ -23,6 +31,33 @@ from helpers.generate import (
 )
 from helpers.models import Loaded
 from helpers.profiles import Profile
+
+
+def grouped(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any,
+    scaling: float | None = None, **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention of one new token without a copy of the cache a query head.
+
+    The heads that share a key become its queries. Shapes as in transformers:
+    (batch, heads, tokens, width), and back (batch, tokens, heads, width).
+    """
+    batch, heads, tokens, width = query.shape
+    if tokens > 1:
+        return sdpa_attention_forward(
+            module, query, key, value, mask, scaling=scaling, **options
+        )
+    shared = query.view(batch, key.shape[1], -1, width)
+    out = scaled_dot_product_attention(
+        shared, key, value, attn_mask=mask, scale=scaling
+    )
+    return out.reshape(batch, 1, heads, width), None
+
+
+AttentionInterface.register("grouped", grouped)
+AttentionMaskInterface.register(
+    "grouped", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+)
 
 
 def quick_evaluate(
@@ -54,6 +89,7 @@ def decode(
 ) -> list[list[int]]:
     """New ids of each prompt, the stop token included where one came."""
     model = loaded.model.eval()
+    model.set_attn_implementation("grouped")
     stops = stop_ids(model, loaded.tokenizer)
     ids, mask = pad_left(prompts, stops[0])
     rows: list[list[int]] = [[] for _ in prompts]
