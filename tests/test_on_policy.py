@@ -1,0 +1,138 @@
+"""The student's own text: whose tokens, which loss, and after a kill."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from helpers.distill import Objective, distill_student
+from helpers.losses import kd_loss
+from helpers.models import add_lora, load_student
+from helpers.on_policy import REVERSE, OnPolicyLesson, own_rows
+from helpers.sft import RunError
+from helpers.trainer import DistillTrainer
+
+
+@pytest.fixture
+def profile(tmp_path):
+    return tiny.pair(tmp_path)
+
+
+def student_of(profile):
+    return add_lora(load_student(profile), rank=profile.rank, seed=7)
+
+
+def trainer_of(profile, **options):
+    lesson = OnPolicyLesson(tiny.traces(8), tiny.teacher(), REVERSE, **options)
+    return lesson.trainer(student_of(profile), profile=profile, progress=False)
+
+
+def steps_of(trainer):
+    """What each step of a training reads, as the trainer gives it."""
+    read, plain = [], trainer.compute_loss
+
+    def look(model, inputs, *rest, **options):
+        read.append(inputs)
+        return plain(model, inputs, *rest, **options)
+
+    trainer.compute_loss = look
+    trainer.train()
+    return read
+
+
+def test_own_rows_keep_the_prompt_and_learn_the_answer(profile):
+    trainer = trainer_of(profile)
+    rows = list(trainer.train_dataset)[:3]
+    batch = trainer.data_collator(rows)
+    student = tiny.teacher()  # any model with this tokenizer
+    new = own_rows(batch, student.model, student.tokenizer, profile.greedy)
+    for old, row in zip(rows, new, strict=True):
+        start = old["soft_start"]
+        assert row["soft_start"] == start
+        assert row["input_ids"][:start] == old["input_ids"][:start]
+        assert row["labels"][:start] == old["labels"][:start]
+        answer = row["input_ids"][start:]
+        assert 0 < len(answer) <= profile.max_new_tokens
+        assert row["labels"][start:] == answer
+        asked = torch.tensor([row["input_ids"][:start]])
+        first = student.model(asked).logits[0, -1].argmax().item()
+        assert answer[0] == first  # greedy, so it can be foretold
+
+
+def test_share_decides_how_many_steps_read_own_text(profile):
+    traces = trainer_of(profile, share=0.0)
+    whole = {tuple(row["input_ids"]) for row in traces.train_dataset}
+    for share, expected in ((0.0, 0), (1.0, 4)):
+        own = 0
+        for batch in steps_of(trainer_of(profile, share=share)):
+            mask = batch["attention_mask"].bool()
+            pairs = zip(batch["input_ids"], mask, strict=True)
+            rows = [tuple(ids[real].tolist()) for ids, real in pairs]
+            own += not whole.issuperset(rows)
+        assert own == expected
+
+
+def test_loss_is_reverse_kl_on_the_students_tokens(profile):
+    """And hard labels where the template speaks, per trained token."""
+    trainer = trainer_of(profile)
+    teacher = tiny.teacher()
+    batch = trainer.data_collator(list(trainer.train_dataset)[:4])
+    batch = trainer.own(batch)
+    with torch.no_grad():
+        seen = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        loss = trainer.compute_loss(trainer.model, batch)
+        q = trainer.model(**seen).logits[:, :-1]
+        p = teacher.model(**seen).logits[:, :-1]
+    size, labels = trainer.vocabulary, batch["labels"][:, 1:]
+    mask, soft = labels != -100, batch["soft_mask"]
+    hard = torch.nn.functional.cross_entropy(
+        q[mask & ~soft], labels[mask & ~soft], reduction="sum"
+    )
+    ours = kd_loss(q[..., :size], p[..., :size], soft, kind="reverse")
+    expected = (hard + ours * soft.sum()) / mask.sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_killed_run_reads_and_learns_what_an_uninterrupted_one_does(
+    profile, monkeypatch
+):
+    """Half of the steps on own text, killed after the first epoch."""
+    lesson = OnPolicyLesson(tiny.traces(8), tiny.teacher(), REVERSE, share=0.5)
+
+    def train(run):
+        return distill_student(
+            lesson, profile=profile, run=run, student=student_of(profile),
+            progress=False,
+        )  # fmt: skip
+
+    straight = train("straight")
+    step, plain = [0], DistillTrainer.training_step
+
+    def killed(self, *arguments, **options):
+        step[0] += 1
+        if step[0] == 3:  # two steps are an epoch
+            raise KeyboardInterrupt
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(DistillTrainer, "training_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train("killed")
+    monkeypatch.undo()
+    resumed = train("killed")
+    ends = [run.log[-1]["loss"] for run in (straight, resumed)]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_share_outside_0_to_1_is_refused(share):
+    with pytest.raises(RunError, match="0 to 1"):
+        OnPolicyLesson([], tiny.teacher(), Objective(), share=share)
+
+
+def test_settings_tell_a_share_from_another():
+    one, other = (
+        OnPolicyLesson([], tiny.teacher(), REVERSE, share=share).settings()
+        for share in (0.5, 1.0)
+    )
+    assert one != other
