@@ -20,9 +20,9 @@ OUTSIDE = ("helpers.cli", "helpers.scale", "helpers.rebuild")
 MOST_LINES_OF_A_FILE, MOST_PARAMETERS = 300, 8
 # The aim is 17 modules, 4,000 and 9,500 lines, 10,500 with notebooks 07, 08
 # and 11. Raised twice: for 11 and the experiments of 04; for exercises that
-# feed the pipeline, and for 08's experiment beside the one that it replaces.
+# feed the pipeline, for on_policy, and for 08's experiment beside the old one.
 MOST_MODULES = 17  # beside __init__ and __main__
-MOST_LINES = {"core": 4490, "helpers": 14300}
+MOST_LINES = {"core": 4625, "helpers": 14550}
 PAIR_OF_HEADS = {"chunked_kd_loss"}  # two models' states, heads, kd_loss's own
 
 

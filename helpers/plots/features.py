@@ -74,9 +74,13 @@ def curves(
         for place, (name, points) in enumerate(runs.items()):
             x, y = zip(*points, strict=True)
             axes.semilogy(x, y, ms=6, **style.look(name, place))
-        for which in (axes.yaxis.set_major_formatter,
-                      axes.yaxis.set_minor_formatter):  # fmt: skip
-            which(StrMethodFormatter("{x:g}"))  # 3, not 3 x 10^0
+        plain = StrMethodFormatter("{x:g}")  # 3, not 3 x 10^0
+        axes.yaxis.set_major_formatter(plain)
+        low, high = axes.get_ylim()
+        if high < 10 * low:  # no power of ten, or one: name more than that
+            axes.yaxis.set_minor_formatter(plain)
+        else:
+            axes.minorticks_off()
         axes.locator_params(axis="x", integer=True)
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.legend(loc="best")
