@@ -20,7 +20,7 @@ STORED = [
     for path in sorted(NOTEBOOKS.rglob("*.ipynb"))
     if ".ipynb_checkpoints" not in path.parts
 ]
-MAX_BYTES, MAX_LINES, MAX_MEDIAN, MAX_COLUMNS = 500_000, 40, 7, 79
+MAX_BYTES, MAX_LINES, MAX_MEDIAN, MAX_COLUMNS = 500_000, 40, 6, 79
 
 # A path of somebody's machine; not the end of a URL or of a relative path.
 ABSOLUTE = re.compile(
