@@ -76,9 +76,15 @@ class Group:
         }
 
     def told(self, split: str = "test") -> tuple[float, float, float] | None:
-        """Accuracy in percent and its interval; None where nothing is."""
+        """Accuracy in percent and its interval; None where nothing is.
+
+        Few seeds that differ much can ask for more than 0 to 100 percent.
+        """
         points = self.points(split)
-        return interval(points) if points else None
+        if not points:
+            return None
+        mean, low, high = interval(points)
+        return mean, max(0.0, low), min(100.0, high)
 
 
 def read_groups(

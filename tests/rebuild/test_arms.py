@@ -122,7 +122,7 @@ def test_tables_have_a_row_a_group(folder: Path) -> None:
     header, rule, *rows = arms.groups_markdown(groups).splitlines()
     assert header.count("|") == rule.count("|") == rows[0].count("|")
     assert rows[1].startswith("| 250 | logits, online | 2 | 90.0% (")
-    assert rows[1].endswith(" | 20.0% (-10.2 to 50.2) |  |")
+    assert rows[1].endswith(" | 20.0% (0.0 to 50.2) |  |")
     assert rows[2].startswith("| 1,000 | logits, online | 1 | 75.0% (")
     alone = [replace(group, budget=0) for group in groups[:1]]
     assert "traces" not in arms.groups_markdown(alone).splitlines()[0]
