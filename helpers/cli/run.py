@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import sys
@@ -16,6 +18,7 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
 from traitlets.config import Config
 
@@ -180,4 +183,21 @@ def clean_notebook(
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
         outputs[:] = [o for o in outputs if WIDGET not in o.get("data", {})]
+        for output in outputs:
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = opaque(output.data["image/png"])
     return notebook
+
+
+def opaque(png: str) -> str:
+    """The same picture without an alpha channel that it does not use.
+
+    png: in base64, as it comes back: a tenth smaller.
+    """
+    with suppress(ValueError, OSError):  # no picture: left as it is
+        picture = Image.open(io.BytesIO(base64.b64decode(png)))
+        if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):
+            buffer = io.BytesIO()
+            picture.convert("RGB").save(buffer, "PNG", optimize=True)
+            return base64.b64encode(buffer.getvalue()).decode()
+    return png

@@ -106,8 +106,8 @@ def colleagues_states(
 
 @exercise("06.5", hint="any pair whose share fell by more than 0.01",
           reference=fell)  # fmt: skip
-def has_moved() -> Cases:
-    """`has_moved(before, after)`: shares left unexplained, pair by pair."""
+def came_closer() -> Cases:
+    """`came_closer(before, after)`: shares left unexplained, pair by pair."""
     yield ([0.4, 0.6], [0.4, 0.6]), False
     yield ([0.4, 0.6], [0.4, 0.5]), True
     yield ([0.4, 0.6], [0.395, 0.7]), False

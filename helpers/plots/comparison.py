@@ -64,7 +64,10 @@ def reliability(curves: Mapping[str, Any], title: str) -> None:
     curves: `Half.calibration`. Bins of fewer than 30 tokens are left out.
     """
     xlabel, ylabel = "probability of the likeliest token", "share right"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+    square = (5.4, 4.0)
+    with style.figure(
+        title, xlabel=xlabel, ylabel=ylabel, size=square
+    ) as axes:
         axes.plot([0, 1], [0, 1], color=style.REFERENCE, lw=1, ls=":",
                   label="calibrated")  # fmt: skip
         for place, (name, bins) in enumerate(curves.items()):

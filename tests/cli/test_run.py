@@ -1,5 +1,7 @@
 """`helpers run` on small notebooks made for the purpose."""
 
+import base64
+import io
 import os
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from nbformat.v4 import (
     new_notebook,
     new_output,
 )
+from PIL import Image
 
 from helpers import CourseError
 from helpers import __main__ as entry
@@ -193,3 +196,21 @@ def test_run_interrupted_stops_the_kernel_without_a_traceback(
     _, text = child.communicate(timeout=20)
     assert child.returncode == status and "Traceback" not in text
     assert psutil.wait_procs([kernel], timeout=20)[0]  # itself, if killed
+
+
+def test_pictures_lose_an_alpha_channel_that_they_do_not_use():
+    """Pixel by pixel the same; what is transparent, or no picture, stays."""
+
+    def encoded(picture: Image.Image) -> str:
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    full = Image.effect_noise((40, 30), 50).convert("RGBA")
+    stored = runner.opaque(encoded(full))
+    again = Image.open(io.BytesIO(base64.b64decode(stored)))
+    assert again.mode == "RGB" and len(stored) < len(encoded(full))
+    assert again.tobytes() == full.convert("RGB").tobytes()
+    full.putpixel((0, 0), (1, 2, 3, 0))
+    for kept in (encoded(full), "no picture", stored):
+        assert runner.opaque(kept) == kept
