@@ -10,6 +10,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from helpers import CourseError, write_atomic
+from helpers.answers import NO_SOLUTION, gold_answer
 from helpers.cli.commands import command_parser, count
 from helpers.distill import pair_profile
 from helpers.losses import log_probabilities
@@ -51,6 +53,12 @@ SMOOTHED += [Setting(2e-3, 2000, 0.03)]
 ROWS = 256  # asked at once
 JUDGED, BINS = 256, 10  # texts of the test, by the teacher at T = 1
 JUDGE = Signal("the teacher", logits=True)
+NUMBER = r"-?\d+(?:\.\d+)?"
+GRADERS = {  # what counts as the answer of a text; ours is `extract_answer`
+    "strict": rf"The answer is ({NUMBER})\.$",
+    "last number": rf"({NUMBER})(?!.*\d)",
+    "any number": rf"({NUMBER})",
+}
 
 
 @cache
@@ -85,6 +93,19 @@ def judged(student: Loaded, rows: list[dict]) -> dict[str, float]:
     ece = off.abs().sum() / len(sure)
     means = {"nll": nll.mean(), "kl": kl.mean(), "ece": ece}
     return {name: round(float(mean), 5) for name, mean in means.items()}
+
+
+def graded(texts: Sequence[str], problems: Sequence[dict]) -> dict[str, int]:
+    """How many answers each of GRADERS calls right."""
+    right = dict.fromkeys(GRADERS, 0)
+    for text, problem in zip(texts, problems, strict=True):
+        gold, plain = gold_answer(problem["answer"]), text.replace(",", "")
+        for name, rule in GRADERS.items():
+            answers = re.findall(rule, plain, re.DOTALL)
+            if gold == NO_SOLUTION:
+                answers = re.findall(NO_SOLUTION, plain)
+            right[name] += gold in answers
+    return right
 
 
 def taught(
@@ -158,8 +179,11 @@ def measure(arm: str, profile: Profile, budget: int, seed: int) -> str:
         command=f"python3 -m helpers compare --arms {arm} --budgets {budget} "
         f"--seeds {seed}",
     )  # fmt: skip
-    told = judged(student, judged_rows(profile))
-    told |= {"training_seconds": round(seconds, 1)}
+    told: dict[str, Any] = judged(student, judged_rows(profile))
+    told["training_seconds"] = round(seconds, 1)
+    test = scores["test"]
+    texts = [completion.text for completion in test.completions]
+    told["graders"] = graded(texts, test.problems)
     write_result(replace(result, judged=told), folder_of(budget))
     return scores["test"].score
 

@@ -186,3 +186,16 @@ def test_a_run_is_tuned_measured_and_not_made_twice(
         arms=[arm], budgets=[64], seeds=[7, 8], tune=False
     )
     assert list(compare.open_jobs(options)) == [(arm, 64, 8)]
+
+
+def test_graders_differ_where_an_answer_is_not_in_its_place():
+    problems = [{"answer": "#### 62"}] * 4 + [{"answer": "#### no solution"}]
+    texts = [
+        "<think>\n4*18=72\n</think>\n\nThe answer is 62.",
+        "62",
+        "62 crayons of 72",
+        "<think>\n72-10=62",
+        "There is no solution.",
+    ]
+    right = {"strict": 2, "last number": 4, "any number": 5}
+    assert compare.graded(texts, problems) == right
