@@ -30,6 +30,7 @@ from helpers.rebuild.signals import (
     states_loss,
     target,
 )
+from helpers.sft import encode_traces
 from helpers.traces import filter_traces, generate_traces, load_traces
 
 BATCH = 16
@@ -110,15 +111,19 @@ def listen(
     ids and labels (tokens,); soft (trained positions,); taught, of the soft
     ones (`target`) or None; states: {pair of layers: (tokens - 1, width)}.
     """
-    teacher = teacher_of(profile)
-    encoded = pair_rows(rows, student.tokenizer, teacher.tokenizer,
-                        max_length=profile.max_length)  # fmt: skip
+    teacher, options = teacher_of(profile), {"max_length": profile.max_length}
+    if signal.rows == "gold":  # the teacher has no part in these
+        encoded, _ = encode_traces(rows, student.tokenizer, **options)
+    else:
+        readers = (student.tokenizer, teacher.tokenizer)
+        encoded = pair_rows(rows, *readers, **options)
     generator = torch.Generator().manual_seed(seed)
     size, heard = len(student.tokenizer), []
     for row in encoded:
         ids, labels = (torch.tensor(row[n]) for n in ("input_ids", "labels"))
         trained = labels[1:] != -100
-        soft = torch.arange(1, len(ids))[trained] >= row["soft_start"]
+        start = row.get("soft_start", len(ids))
+        soft = torch.arange(1, len(ids))[trained] >= start
         one = {"ids": ids, "labels": labels, "soft": soft, "taught": None}
         if signal.logits or signal.states:
             out = teacher.model(ids[None], output_hidden_states=True)

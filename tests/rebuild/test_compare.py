@@ -138,6 +138,17 @@ def test_every_signal_reads_the_same_questions():
     assert len(lessons.rows_of(SIGNALS["gold"], MINI, 64, 8)) == 64
 
 
+def test_gold_text_is_read_without_the_teacher():
+    signal, student = SIGNALS["gold"], load_teacher(MINI, MINI.student)
+    rows = lessons.rows_of(signal, MINI, 4, 8)
+    heard = lessons.listen(rows, signal, student, MINI, 8)
+    assert not any(row["soft"].any() for row in heard)
+    text = student.tokenizer.decode(heard[0]["ids"])
+    assert rows[0]["qwen3_answer"] in text
+    setting = lessons.Setting(1e-3, 16)
+    lessons.learn(student, heard, signal, setting=setting, seed=8)
+
+
 def test_batches_read_every_row_once_before_any_twice():
     rows = list(range(40))
     read = sum(lessons.batches(rows, 80, seed=3), [])
