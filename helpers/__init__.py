@@ -7,12 +7,16 @@ and huggingface_hub are imported. It imports the standard library alone.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+LOCKS = Path(__file__).parents[1] / "data" / "runs" / "locks"
 PROFILE_NAMES = ("mini", "laptop", "full")
 DEFAULT_SEED = 7
 _SET_BY_US = "DISTILL_SET_OFFLINE"
@@ -69,12 +73,68 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def ordinary(path: Path, most: int = 2**32) -> Path:
+    """The path, if it is a file of at most `most` bytes, or nothing yet.
+
+    Raises CourseError for a device, a pipe, a folder or a larger file.
+    """
+    if path.exists() and not (path.is_file() and path.stat().st_size <= most):
+        raise CourseError(
+            f"{path.name} is no ordinary file, or larger than "
+            f"{most / 2**30:g} GiB. Name another file."
+        )
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object, {} where there is no file; else CourseError."""
+    try:
+        content = json.loads(ordinary(path).read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError("no JSON object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CourseError(
+            f"{path.parent.name}/{path.name} is broken ({first_line(error)}). "
+            "Delete it, or begin anew with overwrite=True or another name."
+        ) from error
+    return content
+
+
+@contextlib.contextmanager
+def alone(path: Path, *, if_only: bool = True) -> Iterator[None]:
+    """Write `path` while nobody else does; a killed process holds no lock.
+
+    if_only: False, and nothing is locked. Raises CourseError where another
+    run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(LOCKS / name, timeout=0)
+    if if_only:
+        LOCKS.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise CourseError(
+                f"another run is writing {path.name} just now. Wait until it "
+                "has ended, or name another."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a JSON-lines file, the last one's end ignored.
 
     Not `str.splitlines`, which also cuts at U+2028: JSON allows it in a text.
     """
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    text = ordinary(path).read_text(encoding="utf-8-sig")  # Windows' mark too
+    return text.removesuffix("\n").split("\n")
 
 
 def first_line(error: BaseException) -> str:

@@ -145,7 +145,7 @@ _NUMBER = re.compile(
     (?:(?P<whole>[0-9]{{1,9}})\s+(?=[0-9]{{1,9}}/[0-9]))?  # 2 1/2
     (?P<top>{_DIGITS}|\.[0-9]{{1,100}})
     (?:\s?/\s?(?P<bottom>{_DIGITS}))?
-    (?![0-9]|st\b|nd\b|rd\b|th\b)                  # not the 3rd
+    (?![0-9]|e[-+]?[0-9]|st\b|nd\b|rd\b|th\b)      # not the 3rd, not 1e9
     (?:\s*(?P<scale>thousand|million|billion)\b)?""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -279,22 +279,21 @@ def read_answers(path: Path, decides: dict) -> dict[str, dict]:
 
 
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
-    """The model of an arm: the teacher, or the 4-bit student.
-
-    Raises ModelError for an arm of another name without its `adapter`.
-    """
+    """Teacher or 4-bit student; ModelError unless arm and `adapter` fit."""
     from helpers import models
 
-    if arm in ("teacher", "teacher_sampled"):
+    bare = ("student_before", "teacher", "teacher_sampled")
+    if adapter and arm in bare:
+        raise models.ModelError(f"arm {arm} takes no --adapter: leave it out.")
+    if arm in bare[1:]:
         return models.load_teacher(profile)
+    if arm in bare:
+        return models.load_student(profile)
     if arm == "student_after":
         adapter = adapter or profile.run_folder / "sft" / "final"
-    elif arm != "student_before" and adapter is None:
+    if adapter is None:
         raise models.ModelError(
             f"arm {arm!r}: name its checkpoint with --adapter, or choose "
             "teacher, teacher_sampled, student_before or student_after."
         )
-    student = models.load_student(profile)
-    if arm == "student_before":
-        return student
-    return models.load_adapter(student, adapter)
+    return models.load_adapter(models.load_student(profile), adapter)

@@ -39,7 +39,8 @@ from helpers.losses import (
 )
 from helpers.models import Loaded, weights_hash
 
-FORMAT = 2
+FORMAT = 3
+TENSORS = ("ids", "logprobs", "lengths")
 METADATA = "cache"  # one entry: safetensors does not keep an order of several
 CHUNK = 512  # positions whose logits exist at once
 SHARD_ROWS = 64
@@ -59,20 +60,34 @@ def write_shard(
     folder: Path, first_row: int, tensors: dict[str, Tensor], settings: dict
 ) -> Path:
     """A whole file or none: ids, logprobs (positions, k), lengths (rows)."""
-    about = json.dumps({"first_row": first_row, "settings": settings})
+    about = {"first_row": first_row, "settings": settings}
+    about = json.dumps(about | {"sha256": tensors_hash(tensors)})
     path = folder / f"rows_{first_row:06d}.safetensors"
     return write_atomic(path, save(tensors, {METADATA: about}))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a shard says."""
+    digest = hashlib.sha256()
+    for name in TENSORS:
+        values = tensors[name].contiguous().view(torch.uint8)
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_shard(path: Path) -> tuple[dict[str, Any], int, list[int]]:
     """Settings, first row, and the positions of each row.
 
-    safetensors itself refuses a file that was cut. Raises CourseError.
+    safetensors itself refuses a file that was cut, the hash one whose bytes
+    have changed. Raises CourseError.
     """
     try:
         with safe_open(path, "pt") as tensors:
             about = json.loads(tensors.metadata()[METADATA])
-            lengths = tensors.get_tensor("lengths").tolist()
+            parts = {name: tensors.get_tensor(name) for name in TENSORS}
+        lengths = parts["lengths"].tolist()
+        if tensors_hash(parts) != about["sha256"]:
+            raise ValueError("its content has changed")
         settings, first_row = about["settings"], about["first_row"]
         if settings["format"] != FORMAT:
             raise ValueError(f"not of format {FORMAT}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from helpers import CourseError, chat, first_line, quiet
 from helpers.generate import (  # noqa: F401  all about models from one place
@@ -284,16 +283,16 @@ def load_adapter(loaded: Loaded, folder: Path) -> Loaded:
             model.set_adapter(folder.name)
         else:
             model = PeftModel.from_pretrained(model, str(folder))
+        check_adapter(model, folder / "adapter_model.safetensors")
     return replace(loaded, model=model.eval())
 
 
-def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Adapter and tokenizer, complete or not at all; the first process."""
-    if not processes().is_main_process:
-        return
-    draft = folder.with_name(folder.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(str(draft), safe_serialization=True)
-    tokenizer.save_pretrained(str(draft))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+def check_adapter(model: Any, path: Path) -> None:
+    """Every weight of the file belongs to the model; PEFT would only warn."""
+    from peft import get_peft_model_state_dict
+
+    adapter = model.active_adapter
+    expected = get_peft_model_state_dict(model, adapter_name=adapter)
+    with safe_open(path, "pt") as tensors:
+        if set(tensors.keys()) != set(expected):
+            raise ValueError("its weights are those of another model.")

@@ -8,6 +8,8 @@ GSM8K's format: a worked solution, then `#### 72`. Mini problems also carry
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ PROBLEMS = DATA / "problems"
 SPLITS = ("train", "validation", "test")
 MINI_SPLITS = ("unseen", "longer", "buses")  # beside these, of the mini lab
 SMALLEST_FILE = 10
+LONGEST = 20_000  # characters of a question or an answer
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
 GSM8K_VALIDATION = 473  # GSM8K has no validation split: the end of its train
 EXAMPLE = '{"question": "...", "answer": "... #### 72"}'
 
@@ -86,6 +90,12 @@ def cut_file(file: Path, split: str) -> list[Problem]:
             f"validation and test it needs {SMALLEST_FILE}. Add some, or name "
             "a folder with train.jsonl and test.jsonl."
         )
+    doubles = Counter(" ".join(row["question"].split()) for row in rows)
+    if (most := doubles.most_common(1)[0])[1] > 1:
+        raise ProblemFileError(
+            f"{file.name} asks {most[0][:60]!r} {most[1]} times, and would be "
+            "cut into train and test with one in each. Leave one of them."
+        )
     cut = len(rows) - len(rows) // 5
     return rows[cut:] if split == "test" else cut_validation(rows[:cut], split)
 
@@ -132,7 +142,7 @@ def parse_problem(line: str, where: str) -> Problem:
     """One line as a problem, or a ProblemFileError that says what it lacks."""
     try:
         problem = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProblemFileError(
             f"{where}: not JSON ({error}). The line is broken or cut off; "
             "restore the file or delete the line."
@@ -143,6 +153,11 @@ def parse_problem(line: str, where: str) -> Problem:
             raise ProblemFileError(
                 f"{where}: no text in {field!r}. A problem needs a question "
                 f"and an answer: {EXAMPLE}."
+            )
+        if len(value) > LONGEST or SURROGATE.search(value):
+            raise ProblemFileError(
+                f"{where}: {field!r} is longer than {LONGEST:,} characters, "
+                "or holds half a character. Shorten it, or delete the line."
             )
     try:
         problem["answer"].index("####")

@@ -183,6 +183,8 @@ MINI = TABLES["profiles"]["mini"]  # what a profile does not name is as here
 for model in ("teacher", "student", "kd_teacher", "kd_student"):
     MINI[model] = str(MODELS / MINI[model])
 NAMES = tuple(MINI)  # every field but `name`
+OTHERS = ("profile", "results_dir", "api_key", "no_unsloth", "set_offline",
+          "gsm8k")  # fmt: skip
 PROFILES = {
     name: Profile(name=name, **MINI | table)
     for name, table in TABLES["profiles"].items()
@@ -238,10 +240,10 @@ def check_spelling(variable: str, key: str) -> None:
     """Refuse DISTILL_EPOCH, and what a field was called before."""
     near = get_close_matches(key, NAMES, n=1, cutoff=0.85)
     near = ["sampling_temperature"] if key == "temperature" else near
-    if near:
+    if near or key not in OTHERS:
+        known = f"DISTILL_{near[0].upper()} is" if near else "see README"
         raise CourseError(
-            f"{variable} is not known: DISTILL_{near[0].upper()} is. Rename "
-            "it or unset it."
+            f"{variable} is not known: {known}. Rename it or unset it."
         )
 
 

@@ -1,16 +1,9 @@
-"""Training a student: what it learns, and what a run leaves on disk.
-
-run.json           the settings, compared before a run is continued
-epoch_1 ... final  adapter and tokenizer, safetensors
-log.json           written last: the losses of a finished run
-resume/            what a killed run continues from
-"""
+"""Training a student: what it learns, and one way to train it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers import CourseError, quiet, write_atomic
+from helpers import alone, quiet, write_atomic
 from helpers.chat import encode_traces
 from helpers.models import (
     Loaded,
@@ -26,38 +19,22 @@ from helpers.models import (
     load_student,
     peak_memory_mb,
     processes,
-    save_adapter,
 )
 from helpers.profiles import Profile
+from helpers.runs import (
+    RunError,
+    TrainingRun,
+    finished,
+    open_run,
+    read_run,
+    run_folder,
+    save_adapter,
+)
 
 SETTINGS = (  # of a profile: they must be equal for a run to be continued
     *("learning_rate", "batch_size", "gradient_accumulation", "epochs"),
     *("max_length", "dtype", "load_in_4bit"),
 )
-
-
-class RunError(CourseError):
-    """A training run that cannot start or continue as asked."""
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What a finished run leaves behind.
-
-    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
-    `seconds` is training alone, `peak_memory_mb` the peak in MiB
-    since `reset_peak` (of the process where it never ran).
-    """
-
-    folder: Path
-    log: list[dict[str, float]]
-    steps: int
-    seconds: float
-    peak_memory_mb: float
-
-    @property
-    def final_loss(self) -> float:
-        return self.log[-1]["loss"]
 
 
 @dataclass(frozen=True)
@@ -175,21 +152,22 @@ def train_student(
     settings = {name: getattr(profile, name) for name in SETTINGS}
     settings |= {"student": Path(profile.student).name, "rank": rank}
     settings |= {"seed": seed, **lesson.settings()}
-    resume = open_run(folder, settings, overwrite)
-    if (folder / "log.json").exists():
-        return read_run(folder)
-    if student is None:
-        student = add_lora(load_student(profile), rank=rank, seed=seed)
-    trainer = lesson.trainer(
-        student, folder, profile=profile, seed=seed, progress=progress
-    )
-    if processes().is_main_process:
-        record = settings | {"library_changed": trainer.library_changed}
-        text = json.dumps(record, indent=1, default=str)
-        write_atomic(folder / "run.json", text)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return finish_run(trainer, folder, time.perf_counter() - started)
+    with alone(folder, if_only=processes().is_main_process):
+        resume = open_run(folder, settings, overwrite)
+        if finished(folder):
+            return read_run(folder)
+        if student is None:
+            student = add_lora(load_student(profile), rank=rank, seed=seed)
+        trainer = lesson.trainer(
+            student, folder, profile=profile, seed=seed, progress=progress
+        )
+        if processes().is_main_process:
+            record = settings | {"library_changed": trainer.library_changed}
+            text = json.dumps(record, indent=1, default=str)
+            write_atomic(folder / "run.json", text)
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        return finish_run(trainer, folder, time.perf_counter() - started)
 
 
 def adapter_rank(model: Any) -> int | None:
@@ -198,74 +176,17 @@ def adapter_rank(model: Any) -> int | None:
     return adapters[model.active_adapter].r if adapters else None
 
 
-def run_folder(profile: Profile, run: str) -> Path:
-    """Where a run lives; raises RunError for a name that leads elsewhere."""
-    folder = profile.run_folder / run
-    if profile.run_folder.resolve() not in folder.resolve().parents:
-        raise RunError(
-            f"the run name {run!r} must be a plain name, for instance sft"
-        )
-    return folder
-
-
-def open_run(
-    folder: Path, settings: dict[str, Any], overwrite: bool
-) -> Path | None:
-    """The checkpoint to resume from, if any; an old run to overwrite goes.
-
-    Raises RunError when the folder holds a run with other settings, and
-    under FSDP. Of several processes the first one alone deletes.
-    """
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise RunError(
-            "under FSDP each process would hold a piece of the adapter, and "
-            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
-            "student in 4 bits fits on each GPU."
-        )
-    if processes().is_main_process:
-        if overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
-        compare_settings(folder, settings)
-        last_checkpoint(folder / "resume")
-    processes().wait_for_everyone()
-    return last_checkpoint(folder / "resume")
-
-
-def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was started with other settings."""
-    if not (folder / "run.json").exists():
-        return
-    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    changed = {
-        key: (before.get(key), value)
-        for key, value in json.loads(json.dumps(settings)).items()
-        if before.get(key) != value
-    }
-    if changed:
-        raise RunError(
-            f"{folder.name} holds a run with other settings (there, here): "
-            f"{changed}. Name another run, or overwrite=True."
-        )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; removes those that a kill cut short.
-
-    The Trainer writes trainer_state.json last, so without it the rest may be
-    missing or half written.
-    """
-    complete: dict[int, Path] = {}
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            state = (checkpoint / "trainer_state.json").read_text("utf-8")
-            complete[json.loads(state)["global_step"]] = checkpoint
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
-    return complete[max(complete)] if complete else None
-
-
 def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
-    """Save `final` and the log, then drop what was only for resuming."""
+    """Save `final` and the log, then drop what was only for resuming.
+
+    Raises RunError, and saves nothing, where a weight is no number.
+    """
+    for name, weight in trainer.model.named_parameters():
+        if weight.requires_grad and not weight.isfinite().all():
+            raise RunError(
+                f"{name} has become NaN or infinite: lower "
+                "DISTILL_LEARNING_RATE, and train again with overwrite=True."
+            )
     save_adapter(trainer.model, trainer.processing_class, folder / "final")
     names = ("step", "epoch", "loss", "learning_rate")
     log = [
@@ -285,15 +206,3 @@ def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
         shutil.rmtree(folder / "resume", ignore_errors=True)
     processes().wait_for_everyone()
     return read_run(folder)
-
-
-def read_run(folder: Path) -> TrainingRun:
-    """A finished run, from its log.json."""
-    try:
-        record = json.loads((folder / "log.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{folder.name}: no finished run there. Run notebook 03, or "
-            "`python3 -m helpers sft`."
-        ) from error
-    return TrainingRun(folder=folder, **record)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers import CourseError, chat
+from helpers import CourseError, alone, chat, ordinary
 from helpers.answers import is_correct, split_trace
 from helpers.generate import Completion, generate
 from helpers.models import weights_hash
@@ -45,9 +45,13 @@ def parse_rows(content: bytes, name: str) -> list[dict]:
             for field, kind in FIELDS.items():
                 if type(row[field]) is not kind:
                     raise TypeError(f"{field!r} is no {kind.__name__}")
+                if kind is str:
+                    row[field].encode()  # half a surrogate pair is no text
+            if not 0 <= row["completion_tokens"] < 2**31:
+                raise ValueError("completion_tokens is out of range")
             if row["id"] in rows:
                 raise ValueError(f"the id {row['id']!r} came before")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TraceFileError(
                 f"{name}, line {number}: {error!r}. Delete a broken line, and "
                 "a second run makes it again; or name a trace file."
@@ -59,7 +63,7 @@ def parse_rows(content: bytes, name: str) -> list[dict]:
 def read_traces(path: Path) -> list[dict]:
     """Every row of a trace file, checked; raises TraceFileError."""
     try:
-        content = path.read_bytes()
+        content = ordinary(path).read_bytes()
     except OSError as error:
         raise TraceFileError(
             f"{path.name} cannot be read ({type(error).__name__}). Notebook "
@@ -185,12 +189,12 @@ def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     A torn last line is cut off if it begins like a row and all before it
     fits; else TraceFileError is raised, and the file stays as it is.
     """
-    content = path.read_bytes() if path.exists() else b""
+    content = ordinary(path).read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
     rows, torn = parse_rows(content[:end], path.name), content[end:]
     check_fit(rows, problems, record, path.name)
     begun = torn.startswith(ROW_START[: len(torn)])
-    if not begun or torn.count(ROW_START) > 1:  # cut one row at most
+    if not begun or torn.count(ROW_START) > 1 or b"\r\n" in content:
         raise TraceFileError(
             f"{path.name} ends in what is no trace: {torn[:40]!r}. Name "
             "another file, or delete that line (lines end in a line feed)."
@@ -276,19 +280,20 @@ def write_traces(
 
     answers: from how many problems have one to the others' Completions.
     """
-    done = resume_point(path, problems, record)
-    if done == len(problems):
-        return load_traces(path)
-    append(path, "")  # no write access? say so before the work
-    with closing(answers(done)) as completions:
-        pairs = zip(problems[done:], completions, strict=True)
-        for problem, completion in pairs:
-            row = asked(problem) | {
-                "qwen3_answer": completion.text,
-                "finish_reason": completion.finish_reason,
-                "completion_tokens": completion.tokens,
-                "correct": is_correct(completion.text, problem["answer"]),
-                "sampling": record,
-            }
-            append(path, json.dumps(row, ensure_ascii=False) + "\n")
+    with alone(path):
+        done = resume_point(path, problems, record)
+        if done == len(problems):
+            return load_traces(path)
+        append(path, "")  # no write access? say so before the work
+        with closing(answers(done)) as completions:
+            pairs = zip(problems[done:], completions, strict=True)
+            for problem, completion in pairs:
+                row = asked(problem) | {
+                    "qwen3_answer": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "completion_tokens": completion.tokens,
+                    "correct": is_correct(completion.text, problem["answer"]),
+                    "sampling": record,
+                }
+                append(path, json.dumps(row, ensure_ascii=False) + "\n")
     return load_traces(path)

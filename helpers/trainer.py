@@ -23,8 +23,9 @@ from helpers.losses import (
     shift_for_next_token,
     topk_kd_loss,
 )
-from helpers.models import processes, save_adapter, unsloth_backend
+from helpers.models import processes, unsloth_backend
 from helpers.profiles import RUNS, Profile
+from helpers.runs import save_adapter
 from helpers.sft import RunError
 
 unsloth_backend()  # it patches what is imported after it

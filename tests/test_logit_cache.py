@@ -203,13 +203,20 @@ def set_metadata(old, new):
     return damage
 
 
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "damage, named",
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "no shard"),
         (lambda path: save_file(load_file(path), path), "no shard"),
         (set_metadata("{", ""), "no shard"),
-        (set_metadata('"format": 2', '"format": 1'), "not of format 2"),
+        (set_metadata('"format": 3', '"format": 1'), "not of format 3"),
+        (flip_a_byte, "content has changed"),
         (set_metadata('"k": 5', '"k": 6'), "does not follow row 3"),
         (lambda path: path.unlink(), "does not follow row 3"),
         (

@@ -99,6 +99,11 @@ def test_load_problems_folder_without_validation_cuts_its_train(tmp_path):
         ('{"question": " ", "answer": "#### 2"}', "line 1: no text"),
         ('{"question": "1?", "answer": "two"}', "#### value"),
         ('{"question": "1?", "answer": "2 ####"}', "#### value"),
+        ("[" * 100_000, "line 1: not JSON"),
+        (GOOD.replace("1?", "1? " * 10_000), "longer than 20,000"),
+        (GOOD.replace("1?", "\\ud800"), "half a character"),
+        (GOOD.replace("2", "1e99999999"), "#### value"),
+        ("\n".join([GOOD] * 20), "20 times"),
         ("\n\n", "holds no problem"),
         ("\n".join([GOOD] * 9), "holds 9 problems"),
         (

@@ -80,6 +80,10 @@ def test_get_profile_reads_the_environment():
 def test_get_profile_refuses_a_name_that_is_nearly_one(written, meant):
     with pytest.raises(CourseError, match=f"DISTILL_{written} .*{meant} "):
         typed(**{written: "1"})
+    for unknown in ("LR", "RESULT_DIR"):
+        with pytest.raises(CourseError, match=f"DISTILL_{unknown} is not"):
+            typed(**{unknown: "1"})
+    assert typed(RESULTS_DIR="x", API_KEY="y") == typed()
 
 
 @pytest.mark.parametrize("field", [f.name for f in fields(FULL)][1:])

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from helpers.cli.commands import COMMANDS
-from helpers.rebuild.arms import ARM_NAMES, groups_markdown, read_groups
+from helpers.rebuild.arms import budgets_markdown, read_groups
 from helpers.rebuild.half_results import (
     halves_markdown,
     overview,
@@ -66,10 +66,10 @@ def test_readme_links_and_paths_exist():
 
 def test_readme_tables_are_the_measured_ones():
     folder = ROOT / "data" / "results"
-    groups = read_groups(folder / "kd", arms=tuple(ARM_NAMES))
+    groups = read_groups(folder / "kd")
     tables = {
         "results": table_markdown(folder),
-        "kd": groups_markdown(groups),
+        "kd": budgets_markdown(groups),
         "half": halves_markdown(overview(read_halves(folder / "half_gemma"))),
     }
     for name, table in tables.items():

@@ -29,8 +29,8 @@ from helpers.models import (
 from helpers.plots.accuracy import over_steps
 from helpers.problems import read_problems
 from helpers.profiles import DATA, Sampling, get_profile, write_atomic
-from helpers.pruning import prune_layers, trim_vocabulary
 from helpers.rebuild.gguf import gemma_merges
+from helpers.rebuild.pruning import prune_layers, trim_vocabulary
 from helpers.sft import train_student
 
 SAMPLE = DATA / "gsm8k" / "sample.jsonl"

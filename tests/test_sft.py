@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, sft
-from helpers.models import add_lora, load_adapter, load_student, save_adapter
+from helpers import CourseError, alone, sft
+from helpers.models import ModelError, add_lora, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
 from helpers.trainer import sft_config
 
@@ -155,6 +157,36 @@ def test_train_student_killed_before_the_log_is_finished_again(
     assert resumed.steps == whole.steps
 
 
+def test_train_student_trains_again_where_the_adapter_is_gone(tmp_path):
+    profile = tiny.profile(tmp_path, epochs=1)
+    first = train(profile, rows=4)
+    shutil.rmtree(first.folder / "final")
+    with alone(first.folder), pytest.raises(CourseError, match="is writing"):
+        train(profile, rows=4)
+    again = train(profile, rows=4)
+    assert (again.folder / "final").exists()
+    assert again.final_loss == pytest.approx(first.final_loss, abs=1e-4)
+
+
+def test_finish_run_saves_no_weight_that_is_no_number(tmp_path):
+    trainer = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    torch.nn.init.constant_(trainer.model.weight, float("nan"))
+    with pytest.raises(RunError, match="weight has become NaN.*LEARNING_RATE"):
+        sft.finish_run(trainer, tmp_path, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_adapter_refuses_weights_that_fit_no_layer(finished, tmp_path):
+    profile, run, _ = finished
+    folder = shutil.copytree(run.folder / "final", tmp_path / "strange")
+    path = folder / "adapter_model.safetensors"
+    weights = {k.replace("q_proj", "p_proj"): v
+               for k, v in load_file(path).items()}  # fmt: skip
+    save_file(weights, path)
+    with pytest.raises(ModelError, match="those of another model"):
+        load_adapter(load_student(profile), folder)
+
+
 def test_train_student_finished_run_is_read_back(finished, monkeypatch):
     profile, run, _ = finished
     monkeypatch.setattr(sft, "load_student", None)  # would raise
@@ -222,10 +254,12 @@ def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
 def test_train_student_overwrite_starts_again(tmp_path):
     profile = tiny.profile(tmp_path, epochs=1)
     first = train(profile, rows=4)
-    (first.folder / "left.txt").touch()
+    (first.folder / "mine.txt").touch()
+    (first.folder / "epoch_9").mkdir()
     second = train(profile, rows=8, overwrite=True)
     assert (first.steps, second.steps) == (1, 2)
-    assert not (second.folder / "left.txt").exists()
+    names = {path.name for path in second.folder.iterdir()}
+    assert names == {"run.json", "log.json", "epoch_1", "final", "mine.txt"}
 
 
 def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):
@@ -259,43 +293,3 @@ def test_build_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
 
 
 # --- the folder of a run -----------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../other", "/elsewhere"])
-def test_run_folder_stays_inside(tmp_path, name):
-    profile = tiny.profile(tmp_path / "here")
-    with pytest.raises(RunError, match="plain name"):
-        train_student([], profile=profile, run=name, overwrite=True)
-
-
-def test_last_checkpoint_newest_complete_one(tmp_path):
-    assert sft.last_checkpoint(tmp_path / "none") is None
-    for step in (90, 100, 110):
-        place = tmp_path / f"checkpoint-{step}"
-        place.mkdir()
-        if step < 110:
-            state = json.dumps({"global_step": step})
-            (place / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-110" / "trainer_state.json").write_text('{"glo')
-    assert sft.last_checkpoint(tmp_path).name == "checkpoint-100"
-    assert not (tmp_path / "checkpoint-110").exists()
-
-
-def test_read_run_without_a_run(tmp_path):
-    with pytest.raises(RunError, match="no finished run.*helpers sft"):
-        read_run(tmp_path)
-
-
-def test_save_adapter_leaves_the_old_one_when_it_fails(tmp_path):
-    folder = tmp_path / "final"
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(b"old")
-
-    class Broken:
-        def save_pretrained(self, place, **_):
-            Path(place).mkdir()
-            raise OSError("No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        save_adapter(Broken(), Broken(), folder)
-    assert (folder / "adapter_model.safetensors").read_bytes() == b"old"

@@ -16,8 +16,8 @@ import forked
 import pytest
 import tiny
 
+from helpers import CourseError, alone, write_atomic
 from helpers import traces as module
-from helpers import write_atomic
 from helpers.models import weights_hash
 from helpers.traces import (
     TraceFileError,
@@ -203,6 +203,21 @@ def test_generate_traces_refuses_a_file_without_line_feeds(path):
     assert "line feed" in refused(path)
 
 
+def test_generate_traces_refuses_other_line_ends_and_what_is_no_file(path):
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert "line feed" in refused(path)
+    pipe = path.with_name("pipe.jsonl")
+    os.mkfifo(pipe)
+    for place in (pipe, Path("/dev/full"), path.parent):
+        with pytest.raises(CourseError, match="no ordinary file"):
+            make(place, path.parent)
+
+
+def test_generate_traces_has_a_file_for_itself(path):
+    with alone(path), pytest.raises(CourseError, match="another run is"):
+        make(path, path.parent)
+
+
 def test_generate_traces_says_before_the_work_what_it_cannot_write(
     path, monkeypatch
 ):
@@ -234,6 +249,10 @@ def test_write_atomic_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         ('{"text": "hello"}', "'id'"),
         (json.dumps(row(id="x", completion_tokens=True)), "no int"),
         (json.dumps(row()), "came before"),
+        (json.dumps(row(id="x", completion_tokens=10**30)), "out of range"),
+        (json.dumps(row(id="x", completion_tokens=-1)), "out of range"),
+        (json.dumps(row(id="x", question="\ud800")), "surrogates"),
+        ("[" * 100_000, "RecursionError"),
     ],
 )
 def test_load_traces_names_the_line_that_is_bad(tmp_path, line, part):

@@ -104,6 +104,11 @@ def ensure() -> str:
     python = find()
     if python is not None:
         return python
+    if VENV.is_symlink():  # making it anew would empty what it points to
+        raise SetupError(
+            f"{VENV} is a link. Delete the link (not the folder behind it), "
+            "and type the command again: it makes an environment here."
+        )
     pins = read_pip_list()
     alone = [pin for pin in pins if pin.startswith("unsloth")]
     if not has_nvidia_gpu():  # Unsloth's CPU backend needs nothing else

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     write_settings(SETTINGS)
     os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel: this Python
+    os.environ["JUPYTER_NO_CONFIG"] = "1"  # one's own may switch the token off
     from jupyterlab.labapp import LabApp
 
     browser = not options.no_browser

@@ -8,7 +8,12 @@ from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.evaluate import gap_closed
 from helpers.profiles import ROOT, write_atomic
-from helpers.rebuild.arms import ARM_NAMES, groups_markdown, read_groups
+from helpers.rebuild.arms import (
+    budgets_markdown,
+    kd_contrasts,
+    panels,
+    read_groups,
+)
 from helpers.rebuild.half_results import (
     find,
     halves_markdown,
@@ -44,6 +49,7 @@ def main(argv: list[str]) -> int:
     if options.readme:
         update_readme(README)
         draw_overview()
+        draw_forest()
         draw_half()
         print("README.md has this table.")
     return 0
@@ -63,9 +69,9 @@ def update_readme(path: Path) -> None:
         )
     text = path.read_text("utf-8")
     text = put_between(text, "results", table_markdown())
-    groups = read_groups(results_directory() / "kd", arms=tuple(ARM_NAMES))
+    groups = read_groups(results_directory() / "kd")
     if groups:
-        text = put_between(text, "kd", groups_markdown(groups))
+        text = put_between(text, "kd", budgets_markdown(groups))
     halves = read_halves(results_directory() / "half_gemma")
     if halves:
         text = put_between(text, "half", halves_markdown(overview(halves)))
@@ -75,7 +81,7 @@ def update_readme(path: Path) -> None:
 def put_between(text: str, name: str, table: str) -> str:
     """`text` with a table between the two markers of that name."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    if start not in text or end not in text:
+    if text.count(start) != 1 or text.count(end) != 1:
         raise CourseError(f"put the lines {start} and {end} into the README.")
     before, after = text.split(start)[0], text.split(end)[1]
     return f"{before}{start}\n\n{table}\n\n{end}{after}"
@@ -93,6 +99,18 @@ def draw_overview() -> None:
         title = f"Distillation closes {closed:.0%} of the gap to the teacher"
         picture = results_directory() / "overview.png"
         accuracy_bars(bars, title, save=picture)
+
+
+def draw_forest() -> None:
+    """The README's picture of the primary contrasts, where they are made."""
+    from helpers.plots.comparison import forest
+
+    folder = results_directory() / "kd"
+    if contrasts := kd_contrasts(read_groups(folder)):
+        sure = sum(contrast.sure for contrast in contrasts)
+        title = f"{sure} of {len(contrasts)} planned gains are told from 0"
+        forest(panels(contrasts), title, xlabel="gain (points)",
+               save=folder / "overview.png")  # fmt: skip
 
 
 def draw_half() -> None:

@@ -11,9 +11,8 @@ from helpers.distill import pair_profile
 from helpers.evaluate import Evaluation, evaluate, format_accuracy, load_arm
 from helpers.models import processes
 from helpers.problems import load_problems, load_tests
-from helpers.profiles import Profile, get_profile, set_seed
+from helpers.profiles import RUNS, Profile, get_profile, set_seed
 from helpers.rebuild import experiments, stories
-from helpers.rebuild.arms import KD_RESULTS
 from helpers.results import ARM_NAME, to_result, write_result
 from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
@@ -51,7 +50,7 @@ def sft(argv: list[str]) -> int:
 
 
 def distill(argv: list[str]) -> int:
-    """Train one arm of notebook 04, 05 or 06, score it, keep its result."""
+    """Train one student as 04, 05 or 06 do, score it, keep its result."""
     parser = command_parser("distill", "Train and score one arm.")
     add = parser.add_argument
     arms = [*experiments.ARMS, *stories.NAMES]
@@ -69,7 +68,8 @@ def distill(argv: list[str]) -> int:
         student, done = stories.train_story(arm, profile, options.seed)
     else:
         profile, budget = pair_profile(profile), options.budget
-        notes, folder = f"{budget} traces", KD_RESULTS / f"budget_{budget:04d}"
+        folder = RUNS / profile.name / "results" / f"budget_{budget:04d}"
+        notes = f"{budget} traces"
         student, done = experiments.train_arm(
             arm,
             experiments.budget_traces(profile, budget, arm),

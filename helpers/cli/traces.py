@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from helpers import ordinary
 from helpers.cli.commands import command_parser, count
 from helpers.models import processes
-from helpers.problems import load_problems
+from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile
 from helpers.traces import audit_traces
 
@@ -22,14 +24,17 @@ def main(argv: list[str]) -> int:
         profile.problems, "train", limit=options.limit or profile.traces
     )
     path = options.output or profile.traces_path
-    old = path.read_bytes().count(b"\n") if path.exists() else 0
+    old = ordinary(path).read_bytes().count(b"\n") if path.exists() else 0
     started = time.perf_counter()
     traces = write(options, problems, path, profile)
     seconds = time.perf_counter() - started
     if traces is None:
         print("This share is written; others are still at work.")
     elif processes().is_main_process:
-        for name, value in audit_traces(traces).items():
+        tests = chain.from_iterable(load_tests(profile.problems).values())
+        test = [problem["question"] for problem in tests]
+        audit = audit_traces(traces, test_questions=test)
+        for name, value in audit.items():
             print(f"{name:>22}  {value}")
     if processes().num_processes == 1 and not options.shard:
         lengths = traces[old:].get("completion_tokens", [])

@@ -1,8 +1,9 @@
-"""Figures that compare lessons: paired differences, blocks, calibration."""
+"""Figures that compare lessons: differences, targets, costs, calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ def forest(
     title: str,
     *,
     xlabel: str,
+    save: Path | None = None,
 ) -> None:
     """Paired differences with their intervals, zero marked; a panel a name.
 
@@ -22,8 +24,13 @@ def forest(
     mark is filled where the corrected test is sure of a difference.
     """
     longest = max(map(len, panels.values()), default=1)
+    ends = [end for rows in panels.values() for _, _, *two, _ in rows
+            for end in two]  # fmt: skip
+    room = 0.05 * (max(ends, default=1) - min(ends, default=0))
     size = (4.6 * len(panels) + 1.5, 1.6 + 0.62 * longest)
-    with style.canvas(title, size=size, columns=len(panels)) as axes:
+    with style.canvas(
+        title, size=size, columns=len(panels), save=save
+    ) as axes:
         for place, (name, rows) in enumerate(panels.items()):
             with style.figure(name, xlabel=xlabel, ylabel="",
                               ax=axes[place]) as ax:  # fmt: skip
@@ -36,6 +43,43 @@ def forest(
                 labels = [label for label, *_ in rows]
                 ax.set_yticks(range(len(rows)), labels if not place else [])
                 ax.set_ylim(len(rows) - 0.4, -0.6)
+                if ends:  # one axis for all panels
+                    ax.set_xlim(min(*ends, 0) - room, max(*ends, 0) + room)
+
+
+def coverage(
+    seeds: Sequence[int], shares: Mapping[str, Sequence[float]], title: str
+) -> None:
+    """How often a method's 95% interval holds the truth, over the seeds."""
+    xlabel, ylabel = "seeds", "intervals that hold the truth"
+    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
+        axes.axhline(0.95, color=style.INK, lw=1.2, label="promised, 95%")
+        for place, (name, values) in enumerate(shares.items()):
+            axes.plot(seeds, values, ms=8, **style.look(name, place))
+        style.log2_axis(axes, seeds)
+        style.share_axis(axes)
+        axes.legend(loc="lower left")
+
+
+def targets(
+    tokens: Sequence[str], rows: Mapping[str, Any], title: str
+) -> None:
+    """What each signal says at one position: a panel of bars a signal.
+
+    rows: probabilities, one a token; the first token is the text's own.
+    """
+    size = (2.0 * len(rows) + 1.0, 3.6)
+    with style.canvas(title, size=size, columns=len(rows)) as axes:
+        places = np.arange(len(tokens))
+        for number, (name, values) in enumerate(rows.items()):
+            with style.figure(name, xlabel="probability", ylabel="",
+                              ax=axes[number]) as ax:  # fmt: skip
+                colours = [style.STUDENT] + [style.TEACHER] * len(tokens)
+                ax.barh(places, style.array(values), color=colours[:-1])
+                names = tokens if not number else [""] * len(tokens)
+                ax.set_yticks(places, names, parse_math=False)
+                ax.invert_yaxis()
+                ax.set_xlim(0, 1)
 
 
 def influence_bars(

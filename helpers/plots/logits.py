@@ -17,39 +17,33 @@ _WIDE = (8.5, 4.2)  # inches; the legend stands beside the axes
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
-def accuracy_against_budget(groups: Sequence[Group], title: str) -> None:
-    """One line per arm over the number of traces, the mean of its seeds.
+def accuracy_against(
+    groups: Sequence[Group], title: str, measure: str = ""
+) -> None:
+    """One line per arm over the traces, the mean of its seeds.
 
-    Bars are 95% intervals for other seeds and problems, small dots single
-    seeds. Arms are moved aside by a few percent, so that bars do not hide
-    bars.
+    measure: over a `judged` one instead, such as "training_seconds". Bars are
+    95% intervals for other seeds and problems.
     """
-    xlabel, ylabel = "traces (log scale)", "accuracy (%)"
+    xlabel = measure.replace("_", " ") or "traces"
+    xlabel, ylabel = f"{xlabel} (log scale)", "accuracy (%)"
     with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
-        arms = list(dict.fromkeys(group.arm for group in groups))
-        for place, arm in enumerate(arms):
-            rows = [group for group in groups if group.arm == arm]
-            aside = 1.06 ** (place - (len(arms) - 1) / 2)
+        for place, name in enumerate(dict.fromkeys(g.name for g in groups)):
+            rows = [group for group in groups if group.name == name]
             told = np.array([group.told() for group in rows])
-            reach = abs(told[:, 1:].T - told[:, 0])
+            aside = 1.03 ** (place - 2)  # so that bars do not hide bars
+            x = [g.mean(measure) if measure else g.budget * aside
+                 for g in rows]  # fmt: skip
             axes.errorbar(
-                [group.budget * aside for group in rows], told[:, 0],
-                yerr=reach, capsize=4, ms=8, elinewidth=1.4,
-                **style.look(arm, place) | {"label": rows[0].name},
+                x, told[:, 0], yerr=abs(told[:, 1:].T - told[:, 0]), ms=8,
+                capsize=4, elinewidth=1.4, **style.look(name, place),
             )  # fmt: skip
-            for group in rows:
-                seeds = [100 * result.accuracy for result in group.results]
-                axes.plot([group.budget * aside] * len(seeds), seeds, ".",
-                          color=style.INK, ms=4, zorder=4)  # fmt: skip
-        budgets = sorted({group.budget for group in groups})
         axes.set_xscale("log")
-        axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
-        axes.minorticks_off()
-        axes.set_ylim(0, 102)
-        if groups:
-            axes.legend(**_BESIDE)
-        else:
-            axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes)
+        if not measure:
+            budgets = sorted({group.budget for group in groups})
+            axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
+            axes.minorticks_off()
+        axes.legend(**_BESIDE)
 
 
 def covered_mass(
@@ -99,7 +93,7 @@ def loss_curves(
     """
     xlabel, ylabel = "optimizer step", "loss (nats a token)"
     with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
-        arms = ("logit_online", "logit_cached")
+        arms = ("logits", "cache of 16")
         for place, (name, (steps, losses)) in enumerate(curves.items()):
             look = style.look(arms[place], place) | {"label": name}
             axes.plot(steps, losses, ms=9 - 4 * place, lw=3.4 - 1.6 * place,

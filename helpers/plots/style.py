@@ -26,17 +26,17 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)))
 # student that read the teacher's text; they never stand in one figure.
 ARMS = (
     (("teacher",), TEACHER),
-    (("student_before",), REFERENCE),
+    (("student_before", "student, untouched"), REFERENCE),
     (("student_after",), STUDENT),
-    (("sft_gold", "gold text", "text"), "#8c6d1f"),
-    (("sft_traces", "teacher text", "text alone"), STUDENT),
-    (("logit_online", "logits, online", "logits"), ACCENT),
-    (("logit_cached", "logits, cached", "logits, top 16"), PURPLE),
-    (("logit_online_t2", "logits, T = 2"), RED),
-    (("feature_text", "text + states"), "#56b4e9"),
-    (("feature_relation", "text + relations"), "#3f7f3f"),
+    (("gold text", "text"), "#8c6d1f"),
+    (("teacher text", "text alone"), STUDENT),
+    (("logits",), ACCENT),
+    (("cache of 16", "logits, top 16"), PURPLE),
+    (("logits, T = 2",), RED),
+    (("text + states",), "#56b4e9"),
+    (("text + relations",), "#3f7f3f"),
     (("states",), "#0f7b8c"),
-    (("feature_logit", "logits, T = 2, + relations"), "#cc79a7"),
+    (("logits + relations",), "#cc79a7"),
     (("logits + states",), "#c2185b"),
     (("half, no repair",), REFERENCE),
     (("right",), ACCENT),
@@ -92,11 +92,11 @@ def figure(
         ax.grid(visible=not ylabel, axis="x")
         yield ax
         return
-    with canvas(title, size=size) as (axes,):
-        with figure("", xlabel=xlabel, ylabel=ylabel, ax=axes):
-            yield axes
-        if save is not None:
-            axes.figure.savefig(save)
+    with (
+        canvas(title, size=size, save=save) as (axes,),
+        figure("", xlabel=xlabel, ylabel=ylabel, ax=axes),
+    ):
+        yield axes
 
 
 @contextlib.contextmanager
@@ -105,16 +105,19 @@ def canvas(
     *,
     size: tuple[float, float] = SIZE,
     columns: int = 1,
+    save: Path | None = None,
 ) -> Iterator[list[Axes]]:
     """Yield `columns` panels side by side under one title, then show them.
 
-    An error inside the block shows no figure.
+    save: a PNG to write. An error inside the block shows no figure.
     """
     with plt.rc_context(STYLE):
         drawn = plt.figure(figsize=size, dpi=100, layout="constrained")
         try:
             headline(drawn, title)
             yield list(drawn.subplots(1, columns, squeeze=False)[0])
+            if save is not None:
+                drawn.savefig(save)
             plt.show()
         finally:
             plt.close(drawn)

@@ -1,12 +1,12 @@
-"""What the arms of notebooks 04 to 06 scored: groups, tables, contrasts.
+"""What the arms of notebooks 04 to 08 scored: groups, tables, contrasts.
 
-The results of 05 and 06 lie in data/results/kd/budget_<traces>, those of 04
-in data/results/stories; a file a seed.
+The results of `helpers compare` lie in data/results/kd/budget_<traces>, those
+of 04 in data/results/stories, of 06 in data/results/features; a file a seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,42 +14,44 @@ import numpy as np
 
 from helpers.profiles import DATA
 from helpers.rebuild.contrasts import Contrast, Seeds, family, interval
+from helpers.rebuild.signals import SIGNALS
 from helpers.results import Result, read_results
 
 KD_RESULTS = DATA / "results" / "kd"
-ARM_NAMES = {
-    "sft_gold": "gold text",
+COMMAND = "python3 -m helpers compare --arms logits_t2 --budgets 250 --seeds 7"
+SPLITS = ("test", "unseen", "longer")
+UNTRAINED = {"teacher": "teacher", "untouched": "student, untouched"}
+ARM_NAMES = UNTRAINED | {arm: signal.name for arm, signal in SIGNALS.items()}
+LOGIT_ARMS = ("gold", "text", "logits", "logits_t2", "top16")
+# The primary contrasts of data/results/kd/PLAN.md, first less second.
+RIVALS = ("permuted_t2", "smoothed", "hard_t2")  # of dark knowledge
+PRIMARY = (
+    *(("logits_t2", rival) for rival in RIVALS),
+    ("logits", "text_t1"),
+    ("logits_t2", "logits"),
+    ("logits_t2", "text"),
+    ("logits_t2", "gold"),
+)
+# Notebook 06's own experiment: three seeds, the same traces for all.
+FEATURES = DATA / "results" / "features"
+FEATURE_NAMES = {
     "sft_traces": "teacher text",
-    "logit_online": "logits, online",
-    "logit_cached": "logits, cached",
     "logit_online_t2": "logits, T = 2",
     "feature_text": "text + states",
     "feature_relation": "text + relations",
-    "feature_logit": "logits, T = 2, + relations",
+    "feature_logit": "logits + relations",
 }
-LOGIT_ARMS = tuple(arm for arm in ARM_NAMES if "feature" not in arm)
-FEATURE_ARMS = (
-    "sft_traces",
-    "logit_online_t2",
-    *(arm for arm in ARM_NAMES if "feature" in arm),
+FEATURE_PAIRS = (
+    ("feature_text", "sft_traces"),
+    ("feature_relation", "sft_traces"),
+    ("feature_text", "logit_online_t2"),
+    ("feature_logit", "logit_online_t2"),
 )
-PAIRS = (
-    ("sft_gold", "sft_traces"),
-    ("sft_traces", "logit_online"),
-    ("logit_online", "logit_cached"),
-    ("logit_online", "logit_online_t2"),
-    ("sft_traces", "logit_online_t2"),
-    ("sft_traces", "feature_text"),
-    ("sft_traces", "feature_relation"),
-    ("logit_online_t2", "feature_text"),
-    ("logit_online_t2", "feature_logit"),
+TESTED = (64, 250)  # budgets of the primary contrasts
+REPORTED = (  # ten rows for the README
+    *(*UNTRAINED, "gold", "text", "text_t1", "smoothed", "hard_t2"),
+    *("permuted_t2", "logits", "logits_t2"),
 )
-COMMAND = (
-    "python3 -m helpers distill --arm logit_online --budget 250 --seed 7 "
-    "--write"
-)
-NO_KD_RESULTS = f"No results yet. One row of one arm is made by `{COMMAND}`."
-SPLITS = ("test", "unseen", "longer")
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,16 @@ class Group:
 
     def points(self, split: str = "test") -> Seeds:
         """{seed: (problems,)}, 100 where right; of seeds with that split."""
-        found = {
+        marks = {
             result.seed: result.right
             if split == "test"
             else result.splits.get(split, {}).get("right", "")
             for result in self.results
         }
         return {
-            seed: np.array([100.0 * (mark == "1") for mark in marks])
-            for seed, marks in found.items()
-            if marks
+            seed: np.array([100.0 * (mark == "1") for mark in row])
+            for seed, row in marks.items()
+            if row
         }
 
     def told(self, split: str = "test") -> tuple[float, float, float] | None:
@@ -86,40 +88,64 @@ class Group:
         mean, low, high = interval(points)
         return mean, max(0.0, low), min(100.0, high)
 
+    def mean(self, measure: str) -> float:
+        """Mean over the seeds of one of the `judged` measures."""
+        values = [result.judged[measure] for result in self.results]
+        return sum(values) / len(values)
+
 
 def read_groups(
     folder: Path = KD_RESULTS,
     *,
-    arms: Sequence[str] = LOGIT_ARMS,
+    names: Mapping[str, str] = ARM_NAMES,
     profile: str = "mini",
 ) -> list[Group]:
-    """By budget, then in the order of `arms`; CourseError if broken."""
+    """By budget, then in the order of `names`; CourseError if broken."""
     groups = []
     for place in folder.glob("budget_*"):
         budget = int(place.name.removeprefix("budget_"))
         results = [r for r in read_results(place) if r.profile == profile]
-        for arm in arms:
+        for arm, name in names.items():
             seeds = tuple(result for result in results if result.arm == arm)
-            name = ARM_NAMES.get(arm, arm)
             groups += [Group(arm, budget, seeds, name)] if seeds else []
     return sorted(groups, key=lambda group: group.budget)
 
 
-def kd_contrasts(groups: Sequence[Group]) -> list[Contrast]:
-    """The neighbours of PAIRS at every budget, on the test; one family."""
+def kd_contrasts(
+    groups: Sequence[Group],
+    pairs: Sequence[tuple[str, str]] = PRIMARY,
+    *,
+    budgets: Sequence[int] = TESTED,
+) -> list[Contrast]:
+    """Gains of the first of each pair on the test; one family."""
     at = {(group.arm, group.budget): group for group in groups}
     return family(
         (
-            at[first, budget].name,
             at[second, budget].name,
+            at[first, budget].name,
             f"{budget:,} traces",
-            at[first, budget].points(),
             at[second, budget].points(),
+            at[first, budget].points(),
         )
-        for budget in sorted({group.budget for group in groups})
-        for first, second in PAIRS
+        for budget in budgets
+        for first, second in pairs
         if (first, budget) in at and (second, budget) in at
     )
+
+
+def panels(contrasts: Sequence[Contrast]) -> dict[str, list]:
+    """For `plots.comparison.forest`: a panel a budget."""
+    places = dict.fromkeys(contrast.where for contrast in contrasts)
+    return {
+        place: [c.row for c in contrasts if c.where == place]
+        for place in places
+    }
+
+
+def cell(group: Group | None, split: str) -> str:
+    """Mean over seeds and 95% interval, for a table."""
+    told = group.told(split) if group else None
+    return "{:.1f}% ({:.1f} to {:.1f})".format(*told) if told else ""
 
 
 def groups_markdown(
@@ -138,9 +164,28 @@ def groups_markdown(
     for group in groups:
         cells = [f"{group.budget:,}"] if budgets else []
         cells += [group.name, str(len(group.results))]
-        for split in splits:
-            told = group.told(split)
-            form = "{:.1f}% ({:.1f} to {:.1f})"
-            cells.append(form.format(*told) if told else "")
+        cells += [cell(group, split) for split in splits]
         rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def budgets_markdown(
+    groups: Sequence[Group], arms: Sequence[str] = REPORTED
+) -> str:
+    """A row an arm: its test at every budget; no training has one number."""
+    at = {(group.arm, group.budget): group for group in groups}
+    budgets = sorted({budget for _, budget in at} - {0})
+    names = [f"{budget:,} traces" for budget in budgets]
+    rows = [
+        f"| target | {' | '.join(names)} | seeds |",
+        "|---|" + "---:|" * (len(budgets) + 1),
+    ]
+    for arm in arms:
+        row = [at.get((arm, b)) or at.get((arm, 0)) for b in budgets]
+        if any(row):
+            cells = [cell(group, "test") for group in row]
+            counts = ", ".join(str(len(g.results)) if g else "0" for g in row)
+            rows.append(
+                f"| {ARM_NAMES[arm]} | {' | '.join(cells)} | {counts} |"
+            )
     return "\n".join(rows)

@@ -141,7 +141,7 @@ def tune(arm: str, profile: Profile, budget: int) -> str:
     return " ".join(f"{row['correct']}" for row in tries)
 
 
-def chosen(arm: str, budget: int) -> Setting:
+def setting_of(arm: str, budget: int) -> Setting:
     """The best try; of equal ones the first, which read least.
 
     Raises CourseError where the arm has not been tuned.
@@ -164,7 +164,7 @@ def measure(arm: str, profile: Profile, budget: int, seed: int) -> str:
         student = load(profile)
         student.model.eval()
     else:
-        setting = chosen(arm, budget)
+        setting = setting_of(arm, budget)
         student, seconds = taught(arm, profile, budget, seed, setting)
         notes = f"{budget} traces, rate {setting.rate:g}, {setting.reads} read"
         notes += f", smoothing {setting.smoothing:g}" * bool(setting.smoothing)

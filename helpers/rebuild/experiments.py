@@ -1,6 +1,6 @@
-"""The arms of notebooks 05 and 06: one student, many kinds of target.
+"""`python3 -m helpers distill`: one student by the course's own trainers.
 
-helpers.cli.students has the command, `python3 -m helpers distill`.
+The experiment of notebook 08 has a loop of its own (rebuild/lessons.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from helpers.models import (
 )
 from helpers.problems import load_problems, load_tests
 from helpers.profiles import RUNS, Profile
-from helpers.rebuild.arms import ARM_NAMES
 from helpers.sft import RunError, TrainingRun, train_student
 from helpers.traces import filter_traces, load_traces
 
-ARMS = tuple(ARM_NAMES)
+ARMS = (
+    *("sft_gold", "sft_traces", "logit_online", "logit_cached"),
+    *("logit_online_t2", "feature_text", "feature_relation", "feature_logit"),
+)
 SOFTENED = Objective(temperature=2.0)
 OBJECTIVES = {
     "logit_online_t2": SOFTENED,

@@ -12,8 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from helpers.features import cka_grid
-from helpers.pruning import RULES, kept_blocks, layer_influence, prune_layers
 from helpers.rebuild.half_gemma import Lab, ask, held_out
+from helpers.rebuild.pruning import (
+    RULES,
+    kept_blocks,
+    layer_influence,
+    prune_layers,
+)
 
 PROMPTS = (
     "Question: Ann buys 3 boxes of 12 pencils and gives away 7 pencils. How "
@@ -39,7 +44,7 @@ def loss_on(model: Any, rows: Sequence[Tensor]) -> float:
 def losses_by_rule(
     model: Any, influence: Sequence[float], rows: Sequence[Tensor]
 ) -> dict[str, list[tuple[int, float]]]:
-    """For each rule of helpers.pruning: (blocks dropped, loss), untrained."""
+    """For each rule of `pruning`: (blocks dropped, loss), untrained."""
     start, total = (0, loss_on(model, rows)), len(influence)
     losses = {rule: [start] for rule in RULES}
     for rule, points in losses.items():

@@ -28,7 +28,7 @@ from helpers.features import hidden_state_loss
 from helpers.losses import kd_loss, topk_kd_loss
 from helpers.problems import load_problems
 from helpers.profiles import fast_bfloat16
-from helpers.pruning import (
+from helpers.rebuild.pruning import (
     kept_blocks,
     layer_influence,
     trim_vocabulary,

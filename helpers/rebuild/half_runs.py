@@ -22,7 +22,6 @@ from helpers.cli.commands import command_parser, count
 from helpers.cli.fetch import fetch_gemma
 from helpers.generate import peak_memory_mb, reset_peak
 from helpers.profiles import RUNS, get_profile, set_seed
-from helpers.pruning import prune_layers
 from helpers.rebuild.half_anatomy import anatomy, looked_into
 from helpers.rebuild.half_gemma import (
     LESSONS,
@@ -35,6 +34,7 @@ from helpers.rebuild.half_gemma import (
     stream,
 )
 from helpers.rebuild.half_results import RESULTS
+from helpers.rebuild.pruning import prune_layers
 from helpers.results import package_versions
 
 WORK = RUNS / "half_gemma"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from helpers.generate import Completion
 from helpers.profiles import Profile
 from helpers.traces import sampling_record, teacher_messages, write_traces
 
+LARGEST_REPLY = 2**24  # bytes
 AHEAD = 4  # questions a worker past the first gap: what a kill may cost
 CURES = {
     openai.APIStatusError: "Check the model's name and DISTILL_API_KEY, or "
@@ -135,10 +137,10 @@ def ask(server: Server, client: openai.OpenAI, body: dict) -> Completion:
         cause = error.__cause__ or error
         reason = f"{cause!r} in {server.tries} tries of {server.timeout:g} s"
         if isinstance(error, openai.APIStatusError):
-            text = error.response.text[:200]
-            reason = f"status {error.status_code}, {text!r}"
+            text = error.response.text.replace(client.api_key, "***")
+            reason = f"status {error.status_code}, {text[:200]!r}"
     cure = next(CURES[kind] for kind in CURES if isinstance(cause, kind))
-    place = re.sub(r"//[^/@]*@", "//", server.url)  # without a password
+    place = re.sub(r"//.*@", "//", server.url)  # without a password
     reason = reason.replace(client.api_key, "***")
     raise CourseError(f"{place}: {reason}. {cure}")
 
@@ -167,12 +169,27 @@ def post(client: openai.OpenAI, body: dict) -> httpx2.Response:
 def check_reply(reply: httpx2.Response) -> None:
     """Raise what the SDK tries again, for a reply that is no whole answer."""
     if reply.is_success:
-        reply.read()
+        read_within(reply)
         try:
             read_reply(reply)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError,
+                OverflowError, RecursionError) as error:  # fmt: skip
             reason = f"{error!r} in {reply.text[:80]!r}"
             raise httpx2.DecodingError(reason) from error
+
+
+def read_within(reply: httpx2.Response) -> None:
+    """Read a reply that may neither trickle nor swell for ever."""
+    seconds = reply.request.extensions["timeout"]["read"]
+    end, parts, size = time.monotonic() + seconds, [], 0
+    for part in reply.iter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_REPLY:
+            raise httpx2.DecodingError(f"more than {LARGEST_REPLY:,} bytes")
+        if time.monotonic() > end:
+            raise httpx2.ReadTimeout(f"not whole after {seconds:g} s")
+    reply._content = b"".join(parts)  # what `read` would keep
 
 
 def read_reply(reply: httpx2.Response) -> Completion:
@@ -182,10 +199,14 @@ def read_reply(reply: httpx2.Response) -> Completion:
     message, reason = choice["message"], choice["finish_reason"]
     text = message.get("content") or ""
     thought = message.get("reasoning_content") or message.get("reasoning")
+    tokens = int(content["usage"]["completion_tokens"])
+    f"{text}{thought}".encode()  # a text; half a character is none
+    if type(text) is not str or not 0 <= tokens < 2**31:
+        raise ValueError("no text, or no number of tokens")
     if reason not in ("stop", "length") or not (text or thought):
         raise ValueError(f"empty or broken off: {reason!r}")
     text = with_thought(text, thought, cut=reason == "length")
-    return Completion(text, int(content["usage"]["completion_tokens"]), reason)
+    return Completion(text, tokens, reason)
 
 
 def with_thought(text: str, thought: str | None, *, cut: bool = False) -> str:

@@ -59,7 +59,9 @@ def vllm_traces(
             "cards: --tensor-parallel, or --shard 0/2, --shard 1/2 and so on."
         )
     name = check_model_id(profile.teacher)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision_of(name))
+    tokenizer = AutoTokenizer.from_pretrained(
+        name, revision=revision_of(name), trust_remote_code=False
+    )
     made_by = {"backend": "vllm", "dtype": profile.dtype, "seeds": "engine"}
     record = sampling_record(name, made_by, profile.sampling(seed))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers.distill import Lesson, Objective, pair_profile
 from helpers.evaluate import Evaluation, evaluate
 from helpers.features import FeatureTerm
 from helpers.models import Loaded, add_lora, load_student, load_teacher
+from helpers.on_policy import REVERSE, OnPolicyLesson
 from helpers.problems import load_problems
 from helpers.profiles import DATA, RUNS, Profile
 from helpers.results import read_results
@@ -28,6 +30,7 @@ SHIPPED = DATA / "results"
 ASKED = 128  # validation problems, the same at every point
 TEXT_TRACES, TEXT_EPOCHS = 384, 3
 PAIR_TRACES, PAIR_EPOCHS = 256, 4
+WARM_TRACES, OWN_QUESTIONS = 250, 128  # of the share of own text
 # What the rank's slider can change beside the rank; the first is its own.
 CHANGES: dict[str, tuple[float, ...]] = {
     "epochs": (TEXT_EPOCHS, 1, 2),
@@ -95,7 +98,7 @@ class Sweep:
         every step; once it is true, training ends and None comes back.
         progress: called with (steps done, steps in all) after every step.
         """
-        profile = pair_profile(profile) if self.objective else profile
+        profile = self.models(profile)
         problems = load_problems(profile.problems, "validation", limit=ASKED)
         student, trainer = self.build(value, profile, seed, changes or {})
         trainer.add_callback(step_callback(stop, progress))
@@ -103,6 +106,10 @@ class Sweep:
         if stop is not None and stop():
             return None
         return evaluate(student, problems, profile=profile)
+
+    def models(self, profile: Profile) -> Profile:
+        """The profile of the pair that trains."""
+        return pair_profile(profile) if self.objective else profile
 
     def build(
         self,
@@ -113,7 +120,7 @@ class Sweep:
     ) -> tuple[Loaded, Any]:
         """A fresh student and the trainer that it gets at `value`."""
         rank = profile.rank if self.objective else value
-        if rank < 1 or rank != int(rank):
+        if not 1 <= rank < 10**6 or rank != int(rank):
             raise CourseError(f"rank {rank:g}: use a whole number from 1 up.")
         sound, _ = filter_traces(load_traces(profile.traces_path))
         alpha = rank * changes.get("alpha / rank", 2.0)
@@ -134,6 +141,53 @@ class Sweep:
         return student, build_trainer(student, rows, None, **options)
 
 
+@cache
+def warm_weights(profile: Profile, seed: int) -> dict[str, Any]:
+    """Adapters of a student after two passes over the first traces' logits.
+
+    As in section 1 of notebook 07; the first point of its slider waits for
+    them.
+    """
+    student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
+    sound, _ = filter_traces(load_traces(profile.traces_path))
+    lesson = Lesson(
+        list(sound)[:WARM_TRACES], load_teacher(profile), Objective()
+    )
+    twice = replace(profile, epochs=2)
+    lesson.trainer(student, profile=twice, seed=seed, progress=False).train()
+    state = student.model.state_dict()
+    return {name: x.clone() for name, x in state.items() if "lora_" in name}
+
+
+class ShareSweep(Sweep):
+    """The share of own text, for a student that has read traces before."""
+
+    def models(self, profile: Profile) -> Profile:
+        return pair_profile(profile)
+
+    def build(
+        self,
+        value: float,
+        profile: Profile,
+        seed: int,
+        changes: Mapping[str, float],
+    ) -> tuple[Loaded, Any]:
+        """The warm student, and new questions at a quarter of the rate."""
+        warm = warm_weights(profile, seed)
+        student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
+        student.model.load_state_dict(warm, strict=False)
+        sound, _ = filter_traces(load_traces(profile.traces_path))
+        rows = list(sound)[WARM_TRACES : WARM_TRACES + OWN_QUESTIONS]
+        lesson = OnPolicyLesson(
+            rows, load_teacher(profile), REVERSE, share=value
+        )
+        gentle = replace(
+            profile, epochs=1, learning_rate=profile.learning_rate / 4
+        )
+        options = {"seed": seed, "progress": False}
+        return student, lesson.trainer(student, profile=gentle, **options)
+
+
 def cosine_states(weight: float) -> Objective:
     """The teacher's text, and the states of every block."""
     return Objective(0.0, features=FeatureTerm("even", weight, "cosine"))
@@ -142,6 +196,7 @@ def cosine_states(weight: float) -> Objective:
 RANKS = (1, 2, 4, 8, 16, 32)
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SWEEPS = {
     "rank": Sweep("rank", "LoRA rank", RANKS),
     "temperature": Sweep(
@@ -151,6 +206,7 @@ SWEEPS = {
         lambda temperature: Objective(temperature=temperature),
     ),
     "weight": Sweep("weight", "feature weight", WEIGHTS, cosine_states),
+    "share": ShareSweep("share", "share of own text", SHARES),
 }
 
 

@@ -148,3 +148,15 @@ def test_find_does_not_trust_a_folder_that_was_moved(course, monkeypatch):
     assert environment.find() is not None
     monkeypatch.setattr(environment, "REPOSITORY", elsewhere)
     assert environment.find() is None
+
+
+def test_ensure_does_not_empty_what_a_linked_environment_points_to(
+    course, tmp_path
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pyvenv.cfg").write_text("home = somewhere\n")
+    environment.VENV.symlink_to(other)
+    with pytest.raises(SetupError, match="is a link"):
+        environment.ensure()
+    assert (other / "pyvenv.cfg").exists() and course.calls == []

@@ -22,7 +22,19 @@ sys.exit(lab.main(["--no-browser", "--port", sys.argv[2]]))
 
 @pytest.fixture
 def server(tmp_path):
-    """A running lab; gives its address and its token."""
+    """A running lab; gives its address and its token.
+
+    Whoever runs it has switched the token off in a configuration.
+    """
+    config = tmp_path / "config"
+    config.mkdir()
+    off = "c.IdentityProvider.token = ''\nc.ServerApp.token = ''\n"
+    (config / "jupyter_server_config.py").write_text(off)
+    (config / "jupyter_lab_config.py").write_text(off)
+    places = {
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(config),
+    }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -30,7 +42,7 @@ def server(tmp_path):
         [sys.executable, "-c", CODE, str(tmp_path), port],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")},
+        env={**os.environ, **places},
     ) as child:
         text = ""
         while "http://127.0.0.1" not in text or "?token=" not in text:

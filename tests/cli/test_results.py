@@ -32,15 +32,17 @@ def test_readme_gets_both_tables_and_nothing_else_changes(readme, capsys):
     write_result(RESULT)
     write_result(replace(RESULT, arm="sft_gold", profile="full"))
     folder = readme.parent / "results" / "kd" / "budget_0250"
-    write_result(replace(RESULT, arm="logit_online"), folder)
+    for arm in ("logits_t2", "text"):
+        write_result(replace(RESULT, arm=arm, right="1101"), folder)
     assert command.main(["--profile", "mini", "--readme"]) == 0
     assert "sft_gold" not in capsys.readouterr().out
     text = readme.read_text("utf-8")
     assert f"start -->\n\n{table_markdown()}\n\n<!--" in text
-    assert "sft_gold" in text and "| 250 | logits, online | 1 |" in text
+    assert "sft_gold" in text and "| logits, T = 2 | 75.0% (" in text
     assert text.endswith("\n\n<!-- kd:end -->\ny\n") and "\nx\n<!--" in text
     command.main(["--readme"])
     assert readme.read_text("utf-8") == text
+    assert (folder.parent / "overview.png").exists()
 
 
 def test_readme_keeps_its_tables_where_there_are_no_results(readme):

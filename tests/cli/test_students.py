@@ -54,7 +54,8 @@ def test_evaluate_writes_each_way_of_asking_to_a_file_of_its_own(
     """`--mode think` overwrote the test's result, before."""
     adapter = f"--adapter={place}/final/"  # its slash and "=" made it fail
     for options in (
-        ["--arm=student_before", adapter],
+        ["--arm=student_before"],
+        ["--arm=mine", adapter],
         ["--arm=student_before", "--mode=think"],
         ["--arm=teacher"],
         ["--arm=teacher_sampled", "--seed=7"],
@@ -66,9 +67,10 @@ def test_evaluate_writes_each_way_of_asking_to_a_file_of_its_own(
         ("teacher_sampled", "sampled"),
         ("student_before", "at once"),
         ("student_before_think", "think"),
+        ("mine", None),
     ]
-    assert "--adapter ADAPTER" in results[2].command
-    assert str(place) not in results[2].command
+    assert "--adapter ADAPTER" in results[4].command
+    assert str(place) not in results[4].command
     folder = place / "runs" / "mini" / "evaluation"
     path = folder / "teacher_sampled-test-teacher-seed7.jsonl"
     first = path.read_text("utf-8").strip().split("\n")[0]

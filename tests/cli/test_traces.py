@@ -7,6 +7,7 @@ import tiny
 from datasets import Dataset
 
 from helpers.cli import traces as command
+from helpers.problems import load_problems
 
 TWO = SimpleNamespace(num_processes=2, is_main_process=True)
 SERVER = "--server http://x/v1"
@@ -46,3 +47,11 @@ def test_traces_leaves_the_pace_out_for_several_processes(
     assert command.main(argv) == 0
     output = capsys.readouterr().out
     assert "tokens, all" in output and "new traces" not in output
+
+
+def test_traces_finds_questions_of_the_test(tmp_path, monkeypatch, capsys):
+    question = load_problems("mini", "unseen", limit=1)[0]["question"]
+    rows = [row | {"question": question} for row in tiny.traces(1)]
+    monkeypatch.setattr(command, "write", lambda *_: Dataset.from_list(rows))
+    command.main(["--output", str(tmp_path / "traces.jsonl")])
+    assert "questions of the test  1" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from helpers.exercises.check import (
 )
 from helpers.profiles import ROOT
 
-NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "07", "10", "11")
+NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11")
 Case = tuple[Any, Any]
 
 

@@ -46,6 +46,17 @@ def test_lines_have_a_name_and_a_look_each(shown: list[Figure]) -> None:
         assert first.get_color() != second.get_color()
 
 
+def test_coverage_and_targets_show_every_row(shown: list[Figure]) -> None:
+    comparison.coverage([2, 10], TWO, "Too narrow")
+    promised, *lines = shown[0].axes[0].lines
+    assert list(promised.get_ydata()) == [0.95, 0.95]
+    assert {line.get_label() for line in lines} == set(TWO)
+    comparison.targets(["a", "b"], TWO, "What is told")
+    assert [axes.get_title(loc="left") for axes in shown[1].axes] == list(TWO)
+    widths = [bar.get_width() for bar in shown[1].axes[1].patches]
+    assert widths == TWO["student"]
+
+
 def test_plan_bars_add_up_and_name_the_cards(shown: list[Figure]) -> None:
     named = [field for names, _ in memory.PARTS.values() for field in names]
     assert sorted(named) == sorted(field.name for field in fields(Plan))

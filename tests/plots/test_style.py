@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.plots import style
-from helpers.rebuild.arms import ARM_NAMES
+from helpers.rebuild.arms import ARM_NAMES, FEATURE_NAMES, LOGIT_ARMS
 
 
 def test_figure_wraps_its_title_and_is_saved(
@@ -26,11 +26,11 @@ def test_figure_wraps_its_title_and_is_saved(
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_arms_have_one_colour_each_by_either_name() -> None:
-    colours = [style.colour_of(arm) for arm in ARM_NAMES]
-    assert len(set(colours)) == len(ARM_NAMES)
-    assert style.TEACHER not in colours
-    for arm, name in ARM_NAMES.items():
-        assert style.colour_of(name) == style.colour_of(arm), name
+def test_arms_of_a_figure_have_one_colour_each() -> None:
+    logits = [ARM_NAMES[arm] for arm in LOGIT_ARMS]
+    for names in (logits, list(FEATURE_NAMES.values())):
+        colours = [style.colour_of(name) for name in names]
+        assert len(set(colours)) == len(names)
+        assert style.TEACHER not in colours
     wrong, right = style.colour_of("wrong"), style.colour_of("right")
     assert style.STUDENT not in (wrong, right) and wrong != right

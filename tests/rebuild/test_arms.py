@@ -12,6 +12,7 @@ import pytest
 from helpers.evaluate import compare_arms
 from helpers.rebuild import arms
 from helpers.rebuild.contrasts import family, findings, interval, residuals
+from helpers.rebuild.verdict import verdict
 from helpers.results import Result, write_result
 
 TEXT, LOGITS = "1" * 10 + "0" * 10, "1" * 18 + "0" * 2
@@ -21,11 +22,11 @@ def put(
     folder: Path, arm: str, right: str, *, budget: int = 250, seed: int = 7,
     **changes: Any,
 ) -> Path:  # fmt: skip
-    """A result file as `helpers distill --write` makes it."""
+    """A result file as `helpers compare --write` makes it."""
     result = Result(
         arm=arm, profile="mini", seed=seed, n=len(right),
         correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
-        command="python3 -m helpers distill", right=right,
+        command="python3 -m helpers compare", right=right,
         splits={
             "unseen": {"n": 10, "correct": 2, "right": "1100000000"},
             "longer": {"n": 5, "correct": 1},  # an older file: no flags
@@ -40,20 +41,20 @@ def put(
 def folder(tmp_path: Path) -> Path:
     """Two arms, two seeds: text is right on half, logits on more."""
     for seed in (7, 8):
-        put(tmp_path, "sft_traces", TEXT, seed=seed)
-        put(tmp_path, "logit_online", LOGITS, seed=seed)
-    put(tmp_path, "logit_online", "1" * 15 + "0" * 5, budget=1000)
+        put(tmp_path, "text", TEXT, seed=seed)
+        put(tmp_path, "logits_t2", LOGITS, seed=seed)
+    put(tmp_path, "logits_t2", "1" * 15 + "0" * 5, budget=1000)
     return tmp_path
 
 
 def test_groups_hold_the_seeds_of_arms_and_profile(folder: Path) -> None:
-    put(folder, "sft_traces", "1", budget=12000, profile="full")
-    put(folder, "feature_mse", "1")
+    put(folder, "text", "1", budget=12000, profile="full")
+    put(folder, "someone", "1")
     groups = arms.read_groups(folder)
     assert [(g.budget, g.arm, len(g.results)) for g in groups] == [
-        (250, "sft_traces", 2),
-        (250, "logit_online", 2),
-        (1000, "logit_online", 1),
+        (250, "text", 2),
+        (250, "logits_t2", 2),
+        (1000, "logits_t2", 1),
     ]
     assert groups[1].told()[0] == 90.0
     assert groups[1].points("unseen")[8].mean() == 20.0
@@ -62,7 +63,7 @@ def test_groups_hold_the_seeds_of_arms_and_profile(folder: Path) -> None:
 
 
 def test_family_takes_the_seeds_that_both_have(folder: Path) -> None:
-    put(folder, "sft_traces", "0" * 20, seed=9)
+    put(folder, "text", "0" * 20, seed=9)
     (contrast,) = arms.kd_contrasts(arms.read_groups(folder))
     marks = [[100 * (m == "1") for m in text] for text in (TEXT, LOGITS)]
     wanted = compare_arms([marks[0]] * 2, [marks[1]] * 2)
@@ -121,9 +122,54 @@ def test_tables_have_a_row_a_group(folder: Path) -> None:
     groups = arms.read_groups(folder)
     header, rule, *rows = arms.groups_markdown(groups).splitlines()
     assert header.count("|") == rule.count("|") == rows[0].count("|")
-    assert rows[1].startswith("| 250 | logits, online | 2 | 90.0% (")
+    assert rows[1].startswith("| 250 | logits, T = 2 | 2 | 90.0% (")
     assert rows[1].endswith(" | 20.0% (0.0 to 50.2) |  |")
-    assert rows[2].startswith("| 1,000 | logits, online | 1 | 75.0% (")
+    assert rows[2].startswith("| 1,000 | logits, T = 2 | 1 | 75.0% (")
     alone = [replace(group, budget=0) for group in groups[:1]]
     assert "traces" not in arms.groups_markdown(alone).splitlines()[0]
-    assert "helpers distill" in arms.groups_markdown([])
+    assert "helpers compare" in arms.groups_markdown([])
+
+
+def test_budgets_have_a_row_an_arm_and_what_needs_no_training_anywhere(
+    folder: Path,
+) -> None:
+    put(folder, "teacher", "1" * 20, budget=0)
+    groups = arms.read_groups(folder)
+    table = arms.budgets_markdown(groups, ("teacher", "text", "logits_t2"))
+    header, _, teacher, text, logits = table.splitlines()
+    assert header == "| target | 250 traces | 1,000 traces | seeds |"
+    assert teacher.count("100.0% (") == 2
+    assert text.startswith("| teacher text | 50.0% (")
+    assert text.endswith(" |  | 2, 0 |") and logits.endswith(" | 2, 1 |")
+
+
+def primary(folder: Path, **accuracy: float) -> str:
+    """The verdict on arms of these accuracies, 0.5 where none is given."""
+    generator = np.random.default_rng(0)
+    for arm in {arm for pair in arms.PRIMARY for arm in pair}:
+        for budget in arms.TESTED:
+            for seed in range(5):
+                right = generator.random(400) < accuracy.get(arm, 0.5)
+                marks = "".join("01"[int(flag)] for flag in right)
+                put(folder, arm, marks, budget=budget, seed=seed)
+    groups = arms.read_groups(folder)
+    assert len(arms.kd_contrasts(groups)) == 14
+    return verdict(groups)
+
+
+def test_verdict_names_a_mechanism_only_against_all_rivals(
+    tmp_path: Path,
+) -> None:
+    told = primary(tmp_path / "a", logits_t2=0.8)
+    assert told.count("is ahead of all three rivals") == 2
+    assert "**logits, T = 2, against teacher text: ahead at both" in told
+    assert "**logits, T = 2, against gold text: ahead at both" in told
+    told = primary(tmp_path / "b", logits_t2=0.7, permuted_t2=0.8)
+    assert told.count("permuted logits, T = 2 did *better* than") == 2
+    assert "dark knowledge" not in told
+    told = primary(tmp_path / "c")
+    assert told.count("not told apart.**") == 3
+    assert told.count("no mechanism may be named") == 2
+    told = primary(tmp_path / "d", text=0.8, logits=0.8)
+    assert "**logits, T = 2, against teacher text: behind at both" in told
+    assert "**logits, against sampled text: ahead at both" in told

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from helpers import CourseError
 from helpers.profiles import DATA, MODELS
-from helpers.pruning import prune_layers
 from helpers.rebuild import half_results, half_runs
 from helpers.rebuild.half_anatomy import anatomy
 from helpers.rebuild.half_gemma import (
@@ -25,6 +24,7 @@ from helpers.rebuild.half_gemma import (
     repair,
     stream,
 )
+from helpers.rebuild.pruning import prune_layers
 
 SAMPLE = str(DATA / "gsm8k" / "sample.jsonl")
 

@@ -6,6 +6,7 @@ test_transformers_serve.py has a good one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -178,6 +179,47 @@ def test_a_fault_that_passes_costs_nothing(path, fault):
         rows = ask(server, path, 4, tries=12)
     assert ids(path) == IDS[:4] and len(server.asked) > 4
     assert all(row["qwen3_answer"].endswith("Really.") for row in rows)
+
+
+def odd(number: int) -> dict:
+    """Whole by its form, and no text of so many tokens."""
+    reply = completion(["", ["a list"], "\ud800", "fine"][number % 4] or "x")
+    usage = [1e999, 7, 7, 10**30][number % 4]
+    reply["usage"]["completion_tokens"] = usage
+    return reply
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_reply_that_is_no_text_is_a_sentence(path, number):
+    def reply(handler, *_):
+        send(handler, odd(number))
+
+    with serving(reply) as server, pytest.raises(CourseError, match="OpenAI"):
+        ask(server, path, 1, tries=1)
+
+
+def endless(handler, chunk: bytes, pause: float) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(10**9))
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(chunk)
+            time.sleep(pause)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "pause", "message"),
+    [(b" " * 2**20, 0.0, "more than 16,777,216"), (b" ", 0.1, "not whole")],
+)
+def test_a_reply_neither_swells_nor_trickles_for_ever(
+    path, chunk, pause, message
+):
+    def reply(handler, *_):
+        endless(handler, chunk, pause)
+
+    with serving(reply) as server, pytest.raises(CourseError, match=message):
+        ask(server, path, 1, tries=1, timeout=1.0)
 
 
 def echo(handler, *_):

@@ -1,12 +1,15 @@
-"""The layer-map chooser, the memory planner and the coloured strip."""
+"""The choosers of layer maps, memory and seeds; the coloured strip."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from helpers.evaluate import compare_arms
 from helpers.widgets.features import LayerMapExplorer
 from helpers.widgets.memory import PlannerExplorer
+from helpers.widgets.power import PowerExplorer, Spread
 from helpers.widgets.token_strip import token_strip_html
 
 GRID = torch.tensor(
@@ -64,3 +67,36 @@ def test_token_strip_marks_what_is_trained() -> None:
     assert "color:inherit" in strip  # <mark> would force black on yellow
     with pytest.raises(ValueError):
         token_strip_html(["a", "b", "c"], [1, 0])
+
+
+def test_spread_finds_the_variances_that_it_was_made_of() -> None:
+    generator = np.random.default_rng(5)
+    gains = generator.normal(0, 2, (200, 1)) + generator.normal(0, 9, (1, 300))
+    gains = gains + generator.normal(0, 20, (200, 300))
+    spread = Spread.of(gains)
+    assert spread.seeds**0.5 == pytest.approx(2, rel=0.15)
+    assert spread.problems**0.5 == pytest.approx(9, rel=0.15)
+    assert spread.rest**0.5 == pytest.approx(20, rel=0.05)
+
+
+def test_detectable_gain_is_found_in_about_four_of_five_experiments() -> None:
+    spread, found = Spread(4.0, 25.0, 900.0), 0
+    generator = np.random.default_rng(6)
+    gain = float(spread.detectable(5, 400))
+    for _ in range(200):
+        noise = generator.normal(0, 2, (5, 1)) + generator.normal(0, 5, 400)
+        gains = gain + noise + generator.normal(0, 30, (5, 400))
+        found += compare_arms(np.zeros_like(gains), gains)[-1] < 0.05
+    assert 140 <= found <= 195  # `detectable` is a cautious answer
+
+
+def test_power_explorer_asks_for_less_with_more_of_either() -> None:
+    explorer = PowerExplorer(Spread(4.0, 25.0, 900.0))
+    pictures = [explorer.picture.value]
+    for control, value in ((explorer.seeds, 10), (explorer.problems, 3200)):
+        control.value = value
+        pictures.append(explorer.picture.value)
+    assert len(set(pictures)) == 3
+    gains = [explorer.spread.detectable(s, 400) for s in (3, 5, 10)]
+    assert gains == sorted(gains, reverse=True)
+    assert "10 seeds, 3,200 problems" in explorer.status.value

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from helpers.cli.students import sweep as main
 from helpers.profiles import Profile
@@ -72,6 +73,19 @@ def test_command_trains_scores_and_writes(small, folders, monkeypatch, capsys):
 def test_pair_point_trains_and_scores(small, name):
     evaluation = find_sweep(name).train(2.0, profile=small)
     assert len(evaluation.correct) == 3
+
+
+def test_share_points_start_from_one_warm_student(small, monkeypatch):
+    monkeypatch.setattr(sweeps, "WARM_TRACES", 4)
+    share = find_sweep("share")
+    warm = sweeps.warm_weights(share.models(small), 7)
+    assert any(x.abs().sum() > 0 for n, x in warm.items() if "lora_B" in n)
+    student, trainer = share.build(0.5, share.models(small), 7, {})
+    state = student.model.state_dict()
+    for name, x in warm.items():  # adapters are rounded to bfloat16 on the way
+        torch.testing.assert_close(state[name], x, rtol=0.01, atol=1e-6)
+    assert (trainer.share, len(trainer.train_dataset)) == (0.5, 4)
+    assert len(share.train(1.0, profile=small).correct) == 3
 
 
 def test_stopped_point_is_none_and_stops_at_once(small):

@@ -1,0 +1,154 @@
+"""What a training run leaves on disk, and how it is opened again.
+
+run.json           the settings, compared before a run is continued
+epoch_1 ... final  adapter and tokenizer, safetensors
+log.json           written last: the losses of a finished run
+resume/            what a killed run continues from
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers import CourseError, read_json
+from helpers.models import processes
+from helpers.profiles import Profile
+
+PARTS = ("run.json", "log.json", "final", "epoch_*", "resume")
+# Other folders beside the runs: no run may have their names.
+TAKEN = ("cache", "compare", "evaluation", "results", "traces", "trl")
+
+
+class RunError(CourseError):
+    """A training run that cannot start or continue as asked."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished run leaves behind.
+
+    `log` holds {"step", "epoch", "loss", "learning_rate"} every few steps;
+    `seconds` is training alone, `peak_memory_mb` the peak in MiB
+    since `reset_peak` (of the process where it never ran).
+    """
+
+    folder: Path
+    log: list[dict[str, float]]
+    steps: int
+    seconds: float
+    peak_memory_mb: float
+
+    @property
+    def final_loss(self) -> float:
+        return self.log[-1]["loss"]
+
+
+def run_folder(profile: Profile, run: str) -> Path:
+    """Where a run lives; raises RunError for a name that is not its own."""
+    if not re.fullmatch(r"\w[\w.-]*", run) or run in TAKEN:
+        raise RunError(
+            f"the run name {run!r} must be a plain name, for instance sft, "
+            f"and none of {', '.join(TAKEN)}."
+        )
+    return profile.run_folder / run
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], overwrite: bool
+) -> Path | None:
+    """The checkpoint to resume from, if any; an old run to overwrite goes.
+
+    Nothing else in the folder is touched. Raises RunError when it holds a
+    run with other settings, and under FSDP. Of several processes the first
+    one alone deletes.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise RunError(
+            "under FSDP each process would hold a piece of the adapter, and "
+            "the first one alone saves. Use data/accelerate/ddp.yaml: a "
+            "student in 4 bits fits on each GPU."
+        )
+    if processes().is_main_process:
+        for path in parts(folder) if overwrite else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        compare_settings(folder, settings)
+        last_checkpoint(folder / "resume")
+    processes().wait_for_everyone()
+    return last_checkpoint(folder / "resume")
+
+
+def parts(folder: Path) -> list[Path]:
+    """What a run wrote there."""
+    return [path for name in PARTS for path in folder.glob(name)]
+
+
+def compare_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was started with other settings."""
+    before = read_json(folder / "run.json")
+    if not before and parts(folder):
+        raise RunError(
+            f"{folder.name} holds a run without its run.json, so nobody knows "
+            "its settings. Name another run, or overwrite=True."
+        )
+    if not before:
+        return
+    changed = {
+        key: (before.get(key), value)
+        for key, value in json.loads(json.dumps(settings)).items()
+        if before.get(key) != value
+    }
+    if changed:
+        raise RunError(
+            f"{folder.name} holds a run with other settings (there, here): "
+            f"{changed}. Name another run, or overwrite=True."
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; removes those that a kill cut short.
+
+    The Trainer writes trainer_state.json last, so without it the rest may be
+    missing or half written.
+    """
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        try:
+            state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            complete[json.loads(state)["global_step"]] = checkpoint
+        except (OSError, ValueError, TypeError, LookupError):
+            shutil.rmtree(checkpoint)
+    return complete[max(complete)] if complete else None
+
+
+def finished(folder: Path) -> bool:
+    """Whether all of a finished run is there."""
+    return (folder / "log.json").exists() and (folder / "final").exists()
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """A finished run, from its log.json."""
+    record = read_json(folder / "log.json")
+    if not record:
+        raise RunError(
+            f"{folder.name}: no finished run there. Run notebook 03, or "
+            "`python3 -m helpers sft`."
+        )
+    return TrainingRun(folder=folder, **record)
+
+
+def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Adapter and tokenizer, complete or not at all; the first process."""
+    if not processes().is_main_process:
+        return
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(str(draft), safe_serialization=True)
+    tokenizer.save_pretrained(str(draft))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
