@@ -279,15 +279,12 @@ def read_answers(path: Path, decides: dict) -> dict[str, dict]:
 
 
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:
-    """Teacher or 4-bit student; ModelError unless arm and `adapter` fit."""
+    """Teacher or 4-bit student; ModelError for an arm without `adapter`."""
     from helpers import models
 
-    bare = ("student_before", "teacher", "teacher_sampled")
-    if adapter and arm in bare:
-        raise models.ModelError(f"arm {arm} takes no --adapter: leave it out.")
-    if arm in bare[1:]:
+    if arm in ("teacher", "teacher_sampled"):
         return models.load_teacher(profile)
-    if arm in bare:
+    if arm == "student_before":
         return models.load_student(profile)
     if arm == "student_after":
         adapter = adapter or profile.run_folder / "sft" / "final"

@@ -21,7 +21,7 @@ import torch
 from helpers import CourseError, alone, chat, ordinary
 from helpers.answers import is_correct, split_trace
 from helpers.generate import Completion, generate
-from helpers.models import weights_hash
+from helpers.models import processes, weights_hash
 from helpers.profiles import Profile, Sampling
 
 FIELDS = dict.fromkeys(
@@ -280,7 +280,7 @@ def write_traces(
 
     answers: from how many problems have one to the others' Completions.
     """
-    with alone(path):
+    with alone(path, if_only=processes().is_main_process):
         done = resume_point(path, problems, record)
         if done == len(problems):
             return load_traces(path)

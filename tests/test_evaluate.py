@@ -262,9 +262,3 @@ def test_compare_arms_covers_the_truth_in_93_to_98_percent(seeds, problems):
         _, low, high, _ = compare_arms(*pair)
         hits += low <= truth <= high
     assert 0.93 <= hits / 2000 <= 0.98
-
-
-@pytest.mark.parametrize("arm", ["teacher", "student_before"])
-def test_load_arm_takes_no_adapter_that_it_would_not_use(arm, tmp_path):
-    with pytest.raises(CourseError, match="takes no --adapter"):
-        load_arm(arm, PROFILES["mini"], tmp_path)

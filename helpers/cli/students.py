@@ -18,6 +18,7 @@ from helpers.sft import train_student
 from helpers.traces import filter_traces, load_traces
 from helpers.widgets.sweeps import SWEEPS
 
+BARE = ("teacher", "teacher_sampled", "student_before")
 STORED = {"student_before": "at once", "teacher_sampled": "sampled"}
 
 
@@ -200,6 +201,8 @@ def score_options(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not ARM_NAME.fullmatch(options.arm):
         parser.error(f"--arm {options.arm!r}: use lower_case_with_underscores")
+    if options.adapter and options.arm in BARE:
+        parser.error(f"{options.arm} takes no --adapter: leave it out")
     if options.arm == "teacher_sampled" and options.mode != "free":
         parser.error("teacher_sampled has a prompt of its own: no --mode")
     if options.write and (options.limit or options.split != "test"):

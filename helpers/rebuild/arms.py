@@ -9,13 +9,81 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from helpers.profiles import DATA
 from helpers.rebuild.contrasts import Contrast, Seeds, family, interval
-from helpers.rebuild.signals import SIGNALS
 from helpers.results import Result, read_results
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One arm.
+
+    rows: whose text is read: the teacher's sound "traces"; its text
+        "sampled" at T = 1 with nothing cut off and nothing filtered; "gold"
+        solutions; "others", the traces of other questions.
+    logits: the teacher's distribution is matched, not the text.
+    temperature, kind: of `kd_loss`; with text, the student's alone.
+    permuted: all but the teacher's first choice change places, by lot.
+    top_k, tail: what a cache keeps. draws: it keeps so many samples.
+    states, dose: a `hidden_state_loss` as well, whose gradient is made
+        `dose` times as long as the other one at every step.
+    like: tuned as that arm was.
+    """
+
+    name: str
+    rows: str = "traces"
+    logits: bool = False
+    temperature: float = 1.0
+    kind: str = "forward"
+    permuted: bool = False
+    top_k: int = 0
+    tail: bool = True
+    draws: int = 0
+    states: str = ""
+    dose: float = 0.0
+    like: str = ""
+
+
+def kd(name: str, **options: Any) -> Signal:
+    """A signal of logits."""
+    return Signal(name, logits=True, **options)
+
+
+SIGNALS = {
+    "gold": Signal("gold text", rows="gold"),
+    "text": Signal("teacher text"),
+    "text_t1": Signal("sampled text", rows="sampled"),
+    "smoothed": Signal("smoothed text"),
+    "hard_t2": Signal("text at the student's T = 2", temperature=2),
+    "logits": kd("logits"),
+    "logits_t2": kd("logits, T = 2", temperature=2),
+    "permuted_t2": kd("permuted logits, T = 2", temperature=2, permuted=True),
+    "logits_t4": kd("logits, T = 4", temperature=4),
+    "reverse": kd("logits, reverse KL", kind="reverse"),
+    "jsd": kd("logits, JSD", kind="jsd"),
+    "skew": kd("logits, skew KL", kind="skew"),
+    "top16": kd("cache of 16", top_k=16, like="logits"),
+    "top16_cut": kd("cache of 16, no tail", top_k=16, tail=False,
+                    like="logits"),
+    "top16_t2": kd("cache of 16, T = 2", temperature=2, top_k=16,
+                   like="logits_t2"),
+    "top64_t2": kd("cache of 64, T = 2", temperature=2, top_k=64,
+                   like="logits_t2"),
+    "drawn64": kd("cache of 64 draws", draws=64, like="logits"),
+    "states": Signal("text + states, 0.3", states="cosine", dose=0.3),
+    "states_full": Signal("text + states, 1", states="cosine", dose=1.0),
+    "relations": Signal("text + relations, 0.3", states="relation", dose=0.3),
+    "relations_full": Signal("text + relations, 1", states="relation",
+                             dose=1.0),
+    "logits_relations": kd("logits + relations, 0.3", states="relation",
+                           dose=0.3),
+    "placebo": Signal("traces of other questions", rows="others",
+                      like="text"),
+}  # fmt: skip
 
 KD_RESULTS = DATA / "results" / "kd"
 COMMAND = "python3 -m helpers compare --arms logits_t2 --budgets 250 --seeds 7"

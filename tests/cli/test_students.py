@@ -35,6 +35,7 @@ def place(tmp_path, monkeypatch) -> Path:
     "options",
     [
         "--arm My_Arm --adapter x",
+        "--arm student_before --adapter x",
         "--write --limit 8",
         "--write --split validation",
         "--arm teacher_sampled --mode think",
