@@ -1,7 +1,8 @@
 """The result files in data/results, and the tables that are made from them.
 
-One JSON file for each arm and seed; those of notebooks 05 and 06 lie in
-kd/budget_<traces>. A table is generated from these files, never typed.
+One JSON file for each arm and seed; those of notebooks 05 and 08 lie in
+kd/budget_<traces>, 06's in features. A table is generated from these files,
+never typed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The slider that trains, of notebooks 03, 05 and 06."""
+"""The slider that trains, of notebooks 03 and 05 to 07."""
 
 from __future__ import annotations
 
