@@ -18,12 +18,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
+from helpers import CourseError
 from helpers.cli.commands import command_parser
+from helpers.profiles import DATA, write_atomic
 from helpers.rebuild.children import run_child, take_turns
+from helpers.results import package_versions
 
+LOSSES = DATA / "results" / "losses" / "cpu.json"
 Figures = dict[str, list[float]]  # a value for each round
 run_arm = partial(run_child, "helpers.rebuild.bench_arms")
 
@@ -34,20 +40,12 @@ def over(first: Sequence[float], second: Sequence[float]) -> list[float]:
 
 
 def bench_kd() -> Figures:
-    """Notebook 05: the naive loss over the chunked one, the cache's bytes,
-    and a step with the teacher in memory over one from the cache."""
+    """Notebook 05: the cache's bytes, and a step with the teacher in memory
+    over one from the cache."""
     size = run_arm("bytes")
-    losses = take_turns("naive", "chunked", measure=run_arm)
     steps = take_turns("online", "cached", measure=run_arm)
-    naive, chunked = losses.values()
     online, cached = steps.values()
     return {
-        "kd_memory": over(naive["mb"], chunked["mb"]),
-        "kd_time": over(chunked["seconds"], naive["seconds"]),
-        "kd_loss": over(chunked["loss"], naive["loss"]),
-        "kd_gradient": over(chunked["gradient"], naive["gradient"]),
-        "kd_naive_mb": naive["mb"],
-        "kd_chunked_mb": chunked["mb"],
         "cache_bytes": [size["dense"] / size["cached"]],
         "cache_bytes_per_token": [size["cached"]],
         "cache_step": over(online["seconds"], cached["seconds"]),
@@ -55,6 +53,35 @@ def bench_kd() -> Figures:
         "step_online_s": online["seconds"],
         "step_cached_s": cached["seconds"],
         "step_teacher_s": online["teacher"],
+    }
+
+
+def bench_losses() -> Figures:
+    """The same loss all at once, in our chunks, in TRL's and in Liger's.
+
+    Kept in data/results/losses for notebook 05. Each ratio is over the first.
+    """
+    from helpers.rebuild.bench_arms import CHUNK, POSITIONS, VOCABULARY, WAYS
+
+    if find_spec("liger_kernel") is None:
+        raise CourseError(
+            "Liger's loss is measured too: `pip install liger-kernel==0.6.4`."
+        )
+    turns = take_turns(*WAYS, measure=run_arm)
+    content = {
+        "command": "python3 -m helpers bench --only losses",
+        "versions": package_versions() | {"liger": version("liger-kernel")},
+        "vocabulary": VOCABULARY,
+        "positions": POSITIONS,
+        "chunk": CHUNK,
+        "rounds": turns,
+    }
+    write_atomic(LOSSES, json.dumps(content, indent=1) + "\n")
+    first = turns["naive"]
+    return {
+        f"{way}_{name}": over(values, first[name])
+        for way, figures in turns.items()
+        for name, values in figures.items()
     }
 
 
@@ -96,6 +123,7 @@ def bench_processes() -> Figures:
 
 PARTS: dict[str, Callable[[], Figures]] = {
     "kd": bench_kd,
+    "losses": bench_losses,
     "features": bench_features,
     "memory": bench_memory,
     "processes": bench_processes,

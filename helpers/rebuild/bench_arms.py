@@ -35,8 +35,46 @@ VOCABULARY, POSITIONS, WIDTH, CHUNK = 262_144, 512, 128, 64
 TOP_K, STEPS, ROWS, CACHED_POSITIONS = 64, 12, 192, 256
 
 
-def loss_arm(*, chunked: bool) -> dict[str, float]:
-    """Loss and gradient at V = 262,144, 512 positions, float32."""
+def naive(student, head, teacher, teacher_head, mask) -> torch.Tensor:
+    """All logits at once."""
+    return kd_loss(student @ head.T, teacher @ teacher_head.T, mask)
+
+
+def by_trl(student, head, teacher, teacher_head, mask) -> torch.Tensor:
+    """What TRL's DistillationTrainer calls where its loss is chunked."""
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+    models = student, teacher, head, teacher_head
+    return _chunked_divergence_loss(*models, mask, beta=0.0, chunk_size=CHUNK)[
+        0
+    ]
+
+
+def by_liger(student, head, teacher, teacher_head, mask) -> torch.Tensor:
+    """Liger's, as plain PyTorch: its gradient is made on the way forward."""
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+    loss = LigerFusedLinearJSDLoss(
+        weight_hard_loss=0.0,
+        weight_soft_loss=1.0,
+        beta=0.0,
+        compiled=False,
+        chunk_size=CHUNK,
+    )
+    labels = torch.where(mask, 1, -100)[0]  # which one does not matter
+    return loss(student[0], head, teacher[0], teacher_head, labels)
+
+
+WAYS = {
+    "naive": naive,
+    "chunked": partial(chunked_kd_loss, chunk=CHUNK),
+    "trl": by_trl,
+    "liger": by_liger,
+}
+
+
+def loss_arm(way: str) -> dict[str, float]:
+    """Forward KL and gradient at V = 262,144, 512 positions, float32."""
     torch.manual_seed(7)
     heads = [torch.randn(VOCABULARY, WIDTH) * 0.3 for _ in range(2)]
     student, teacher = torch.randn(2, 1, POSITIONS, WIDTH).unbind()
@@ -47,14 +85,7 @@ def loss_arm(*, chunked: bool) -> dict[str, float]:
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        if chunked:
-            loss = chunked_kd_loss(
-                student, heads[0], teacher, heads[1], mask, chunk=CHUNK
-            )
-        else:
-            logits = student @ heads[0].T, teacher @ heads[1].T
-            loss = kd_loss(*logits, mask)
-            del logits
+        loss = WAYS[way](student, heads[0], teacher, heads[1], mask)
         (gradient,) = torch.autograd.grad(loss, student)
         seconds.append(time.perf_counter() - started)
     return {
@@ -119,8 +150,7 @@ def forward_seconds(trainer: Any, teacher: Any) -> float:
 
 
 ARMS: dict[str, Callable[[], dict[str, float]]] = {
-    "naive": partial(loss_arm, chunked=False),
-    "chunked": partial(loss_arm, chunked=True),
+    **{way: partial(loss_arm, way) for way in WAYS},
     "bytes": bytes_arm,
     "online": step_arm,
     "cached": partial(step_arm, is_cached=True),
