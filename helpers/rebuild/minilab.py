@@ -180,7 +180,7 @@ def main(argv: list[str]) -> int:
         if options.only in (None, recipe.name):
             tokenizer = save_tokenizer(recipe, options.seed)
             WORK.mkdir(parents=True, exist_ok=True)
-            checkpoint = WORK / f"{recipe.name}-{options.seed}.safetensors"
+            checkpoint = WORK / f"{recipe.name}-{options.seed}.pt"
             model = train(
                 recipe,
                 tokenizer,

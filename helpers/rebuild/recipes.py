@@ -115,19 +115,26 @@ def qwen(
     return Qwen3ForCausalLM(config)
 
 
-def gemma(*, vocabulary: int = 896) -> PreTrainedModel:
-    """A Gemma 3 whose layers alternate sliding and full attention."""
+def gemma(**changes: int) -> PreTrainedModel:
+    """A Gemma 3 whose layers alternate sliding and full attention.
+
+    changes: fields of its configuration, for the tests' smaller one.
+    """
+    sizes = {
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "sliding_window": 64,
+    } | changes
+    pairs = sizes["num_hidden_layers"] // 2
     config = Gemma3TextConfig(
-        vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
+        **sizes,
+        vocab_size=896,
         num_key_value_heads=1,
         head_dim=32,
         query_pre_attn_scalar=32,
-        sliding_window=64,
-        layer_types=["sliding_attention", "full_attention"] * 2,
+        layer_types=["sliding_attention", "full_attention"] * pairs,
         max_position_embeddings=1024,
     )
     return Gemma3ForCausalLM(config)
