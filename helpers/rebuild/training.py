@@ -7,6 +7,7 @@ warms up, stays, and falls over the last third.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
@@ -157,9 +160,14 @@ def save(
     progress: Progress,
 ) -> None:
     """Weights, the optimizers' moments and the progress, in one file."""
+    tensors = dict(model.named_parameters(prefix="model"))
+    for number, optimizer in enumerate(optimizers):
+        for weight, slots in optimizer.state_dict()["state"].items():
+            for slot, tensor in slots.items():
+                tensors[f"optimizer {number} {weight} {slot}"] = tensor
     draft = path.with_suffix(".draft")
-    parts = [part.state_dict() for part in (model, *optimizers)]
-    torch.save({"parts": parts, "progress": asdict(progress)}, draft)
+    metadata = {"progress": json.dumps(asdict(progress))}
+    save_file(tensors, draft, metadata=metadata)
     os.replace(draft, path)
 
 
@@ -169,11 +177,20 @@ def load_checkpoint(
     optimizers: list[Optimizer],
 ) -> Progress:
     """What `save` wrote, put back into model and optimizers."""
-    content = torch.load(path, weights_only=True)
-    parts = zip((model, *optimizers), content["parts"], strict=True)
-    for part, state in parts:
-        part.load_state_dict(state)
-    return Progress(**content["progress"])
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+    with torch.no_grad():
+        for name, weight in model.named_parameters(prefix="model"):
+            weight.copy_(tensors.pop(name))
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    for name, tensor in tensors.items():
+        _, number, weight, slot = name.split()
+        state = states[int(number)]["state"]
+        state.setdefault(int(weight), {})[slot] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    return progress
 
 
 def train(
