@@ -1,4 +1,4 @@
-"""Greedy answers where a row that has ended leaves the batch.
+"""Answers where a row that has ended leaves the batch.
 
 `helpers.generate` keeps it to the batch's longest answer, which doubles the
 time of an experiment that asks small models a million questions.
@@ -30,7 +30,7 @@ from helpers.generate import (
     stop_ids,
 )
 from helpers.models import Loaded
-from helpers.profiles import Profile
+from helpers.profiles import Profile, Sampling
 
 
 def grouped(
@@ -70,7 +70,7 @@ def quick_evaluate(
     answers: dict[int, Completion] = {}
     for batch in length_batches(encoded, profile.evaluation_batch):
         asked = [encoded[i] for i in batch]
-        rows = decode(loaded, asked, profile.max_new_tokens)
+        rows = decode(loaded.model, tokenizer, asked, sampling=profile.greedy)
         for i, row in zip(batch, rows, strict=True):
             ended = row[-1] in stop_ids(loaded.model, tokenizer)
             answers[i] = Completion(
@@ -85,17 +85,20 @@ def quick_evaluate(
 
 @torch.no_grad()
 def decode(
-    loaded: Loaded, prompts: list[list[int]], limit: int
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    *,
+    sampling: Sampling,
 ) -> list[list[int]]:
-    """New ids of each prompt, the stop token included where one came."""
-    model = loaded.model.eval()
-    model.set_attn_implementation("grouped")
-    stops = stop_ids(model, loaded.tokenizer)
+    """As `generate_batch`: greedy, or drawn at T without any truncation."""
+    model.eval().set_attn_implementation("grouped")
+    stops = stop_ids(model, tokenizer)
     ids, mask = pad_left(prompts, stops[0])
     rows: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts))
     asked: dict[str, Any] = {"past_key_values": None}
-    for _ in range(limit):
+    for _ in range(sampling.max_new_tokens):
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         asked["past_key_values"] = (
             out := model(
@@ -107,7 +110,11 @@ def decode(
                 **asked,
             )
         ).past_key_values
-        tokens = out.logits[:, -1].argmax(dim=-1)
+        logits = out.logits[:, -1, : len(tokenizer)]
+        tokens = logits.argmax(dim=-1)
+        if sampling.temperature:
+            odds = (logits / sampling.temperature).softmax(dim=-1)
+            tokens = odds.multinomial(1)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             rows[row].append(token)
         going = ~torch.isin(tokens, torch.tensor(stops))
