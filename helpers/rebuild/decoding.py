@@ -1,4 +1,4 @@
-"""Greedy answers where a row that has ended leaves the batch.
+"""Answers where a row that has ended leaves the batch.
 
 `helpers.generate` keeps it to the batch's longest answer, which doubles the
 time of an experiment that asks small models a million questions.
@@ -83,8 +83,8 @@ def decode(
     *,
     sampling: Sampling,
 ) -> list[list[int]]:
-    """New ids of each prompt, the stop token included where one came."""
-    model.set_attn_implementation("grouped")
+    """As `generate_batch`: greedy, or drawn at T without any truncation."""
+    model.eval().set_attn_implementation("grouped")
     stops = stop_ids(model, tokenizer)
     ids, mask = pad_left(prompts, stops[0])
     rows: list[list[int]] = [[] for _ in prompts]
@@ -102,7 +102,11 @@ def decode(
                 **asked,
             )
         ).past_key_values
-        tokens = out.logits[:, -1].argmax(dim=-1)
+        logits = out.logits[:, -1, : len(tokenizer)]
+        tokens = logits.argmax(dim=-1)
+        if sampling.temperature:
+            odds = (logits / sampling.temperature).softmax(dim=-1)
+            tokens = odds.multinomial(1)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             rows[row].append(token)
         going = ~torch.isin(tokens, torch.tensor(stops))
