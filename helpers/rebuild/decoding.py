@@ -19,16 +19,18 @@ from transformers.masking_utils import (
     AttentionMaskInterface,
 )
 
+from helpers import chat
 from helpers.evaluate import Evaluation, render_prompts
 from helpers.generate import (
+    Completion,
     cut_after_stop,
-    generate,
+    length_batches,
     pad_left,
     peak_memory_mb,
     stop_ids,
 )
 from helpers.models import Loaded
-from helpers.profiles import Profile, Sampling
+from helpers.profiles import Profile
 
 
 def grouped(
@@ -62,35 +64,38 @@ def quick_evaluate(
     loaded: Loaded, problems: list[dict], profile: Profile
 ) -> Evaluation:
     """What `evaluate` returns for a greedy model, faster."""
-    started = time.perf_counter()
-    completions = generate(
-        loaded.model,
-        loaded.tokenizer,
-        render_prompts(problems, loaded.tokenizer, profile),
-        sampling=profile.greedy,
-        batch_size=profile.evaluation_batch,
-        decode=decode,
-    )
+    tokenizer, started = loaded.tokenizer, time.perf_counter()
+    prompts = render_prompts(problems, tokenizer, profile)
+    encoded = [chat.encode_text(text, tokenizer) for text in prompts]
+    answers: dict[int, Completion] = {}
+    for batch in length_batches(encoded, profile.evaluation_batch):
+        asked = [encoded[i] for i in batch]
+        rows = decode(loaded, asked, profile.max_new_tokens)
+        for i, row in zip(batch, rows, strict=True):
+            ended = row[-1] in stop_ids(loaded.model, tokenizer)
+            answers[i] = Completion(
+                chat.completion_text(row, prompts[i], tokenizer),
+                len(row),
+                "stop" if ended else "length",
+            )
+    completions = [answers[i] for i in range(len(prompts))]
     seconds = time.perf_counter() - started
     return Evaluation(problems, completions, seconds, peak_memory_mb())
 
 
 @torch.no_grad()
 def decode(
-    model: Any,
-    tokenizer: Any,
-    prompts: list[list[int]],
-    *,
-    sampling: Sampling,
+    loaded: Loaded, prompts: list[list[int]], limit: int
 ) -> list[list[int]]:
     """New ids of each prompt, the stop token included where one came."""
+    model = loaded.model.eval()
     model.set_attn_implementation("grouped")
-    stops = stop_ids(model, tokenizer)
+    stops = stop_ids(model, loaded.tokenizer)
     ids, mask = pad_left(prompts, stops[0])
     rows: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts))
     asked: dict[str, Any] = {"past_key_values": None}
-    for _ in range(sampling.max_new_tokens):
+    for _ in range(limit):
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         asked["past_key_values"] = (
             out := model(
