@@ -51,12 +51,7 @@ def tokenizer(name: str) -> Any:
 
 # Two layers, one of each kind of attention.
 tiny_gemma = partial(
-    recipes.gemma,
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    sliding_window=16,
+    recipes.gemma, hidden=64, inner=128, layers=2, heads=2, window=16
 )
 
 
@@ -75,7 +70,7 @@ def folder(name: str) -> Path:
                 weight.mul_(10.0 if "embed" in key else 8.0)
     place = root() / name
     tokenizer(name).save_pretrained(place)
-    minilab.finish(model, recipe, tokenizer(name), place)
+    minilab.finish(model, tokenizer(name), place, samples=recipe.teacher)
     return place
 
 

@@ -102,6 +102,11 @@ class Half:
         count = np.maximum(self.bins[0], 1)
         return np.stack([count, *self.bins[1:] / count])
 
+    @property
+    def ece(self) -> float:
+        """The expected calibration error of all seeds together."""
+        return calibration_error(self.bins)
+
 
 def read_halves(folder: Path = RESULTS) -> list[Half]:
     """By budget, then in the order of NAMES."""
@@ -155,7 +160,7 @@ def halves_markdown(halves: Sequence[Half]) -> str:
     rows = [
         f"| {half.name} | {half.tokens:,} | {len(half.runs)} | "
         f"{half.mean('nll'):.3f} | {half.mean('kl'):.3f} | "
-        f"{half.mean('agree'):.1%} | {calibration_error(half.bins):.3f} | "
+        f"{half.mean('agree'):.1%} | {half.ece:.3f} | "
         f"{np.mean([run['seconds'] for run in half.runs]):.0f} |"
         for half in halves
     ]

@@ -81,7 +81,7 @@ def score(
         table = sums.setdefault(kind, {name: [] for name in values})
         for name, value in values.items():
             table[name].append(round(float(value), 3))
-    return {"texts": sums, "bins": bins.T.round(decimals=3).tolist()}
+    return {"texts": sums, "bins": bins.T.round(3).tolist()}
 
 
 def mean(scored: dict[str, Any], name: str) -> float:

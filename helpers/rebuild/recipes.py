@@ -115,26 +115,26 @@ def qwen(
     return Qwen3ForCausalLM(config)
 
 
-def gemma(**changes: int) -> PreTrainedModel:
-    """A Gemma 3 whose layers alternate sliding and full attention.
-
-    changes: fields of its configuration, for the tests' smaller one.
-    """
-    sizes = {
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "sliding_window": 64,
-    } | changes
-    pairs = sizes["num_hidden_layers"] // 2
+def gemma(
+    *,
+    hidden: int = 128,
+    inner: int = 384,
+    layers: int = 4,
+    heads: int = 4,
+    window: int = 64,
+) -> PreTrainedModel:
+    """A Gemma 3 whose layers alternate sliding and full attention."""
     config = Gemma3TextConfig(
-        **sizes,
         vocab_size=896,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=1,
         head_dim=32,
         query_pre_attn_scalar=32,
-        layer_types=["sliding_attention", "full_attention"] * pairs,
+        sliding_window=window,
+        layer_types=["sliding_attention", "full_attention"] * (layers // 2),
         max_position_embeddings=1024,
     )
     return Gemma3ForCausalLM(config)

@@ -210,7 +210,7 @@ def test_half_is_a_mean_per_token_and_calibrated_by_bins():
     half = half_results.Half("text", 32, (made_up("text", 7, [1.0, 3.0]),))
     assert half.mean("nll") == pytest.approx((10 + 90) / 40)
     assert half.mean("agree") == 0.5
-    assert calibration_error(half.bins) == pytest.approx(0.25)
+    assert half.ece == pytest.approx(0.25)
     even = half_results.Half("text", 32, (made_up("text", 7, [2.0, 2.0]),))
     assert even.values("nll") == pytest.approx(np.full((1, 2), 2.0))
 
