@@ -16,27 +16,95 @@ teacher beside its student, the more a cache saves.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from helpers import CourseError
+import torch
+
 from helpers.cli.commands import command_parser
-from helpers.profiles import DATA, write_atomic
-from helpers.rebuild.children import run_child, take_turns
-from helpers.results import package_versions
+from helpers.distill import Lesson, Objective, pair_profile
+from helpers.features import FeatureTerm
+from helpers.logit_cache import write_shard
+from helpers.models import add_lora, load_student, load_teacher
+from helpers.profiles import get_profile, set_seed
+from helpers.rebuild.bench_losses import VOCABULARY
+from helpers.rebuild.children import over, run_child, take_turns
+from helpers.rebuild.experiments import budget_traces, cached
+from helpers.widgets.training import train_timed
 
-LOSSES = DATA / "results" / "losses" / "cpu.json"
+TOP_K, STEPS, ROWS, CACHED_POSITIONS = 64, 12, 192, 256
+
+
+def bytes_arm() -> dict[str, float]:
+    """Bytes a token: of a shard of the cache as a file, of dense float16."""
+    torch.manual_seed(7)
+    logprobs = torch.randn(CACHED_POSITIONS, VOCABULARY).log_softmax(-1)
+    best = logprobs.topk(TOP_K)
+    tensors = {
+        "ids": best.indices.to(torch.int32),
+        "logprobs": best.values.half(),
+        "lengths": torch.tensor([CACHED_POSITIONS]),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        size = write_shard(Path(name), 0, tensors, {}).stat().st_size
+    return {"cached": size / CACHED_POSITIONS, "dense": 2 * VOCABULARY}
+
+
+def step_arm(
+    *, is_cached: bool = False, kind: str | None = None
+) -> dict[str, float]:
+    """Median seconds of a logit step of the mini pair, and of the teacher's
+    forward pass over the same batches where the teacher is in memory.
+
+    is_cached: the teacher's logits come from disk. kind: every block's states
+    are imitated as well, by this kind of loss.
+    """
+    set_seed(7)
+    profile = replace(pair_profile(get_profile("mini", {})), epochs=1)
+    features = FeatureTerm("even", 0.1, kind) if kind else None
+    teacher = load_teacher(profile)
+    student = add_lora(load_student(profile), rank=profile.rank)
+    lesson = Lesson(
+        budget_traces(profile, ROWS), teacher, Objective(features=features)
+    )
+    if is_cached:
+        lesson = cached(lesson, student, profile=profile, top_k=TOP_K)
+    trainer = lesson.trainer(student, profile=profile, seed=7)
+    figures = {"seconds": median(train_timed(trainer)[:STEPS])}
+    if not is_cached:
+        figures["teacher"] = forward_seconds(trainer, teacher)
+    return figures
+
+
+@torch.no_grad()
+def forward_seconds(trainer: Any, teacher: Any) -> float:
+    """Median seconds of the teacher's forward pass, logits and all."""
+    seconds = []
+    for batch in list(trainer.get_train_dataloader())[:STEPS]:
+        inputs = batch["input_ids"], batch["attention_mask"]
+        started = time.perf_counter()
+        teacher.model(*inputs)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
+
+
+ARMS: dict[str, Callable[[], dict[str, float]]] = {
+    "bytes": bytes_arm,
+    "online": step_arm,
+    "cached": partial(step_arm, is_cached=True),
+    "states": partial(step_arm, kind="cosine"),
+    "relations": partial(step_arm, kind="relation"),
+}
+
 Figures = dict[str, list[float]]  # a value for each round
-run_arm = partial(run_child, "helpers.rebuild.bench_arms")
-
-
-def over(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """The ratio of two figures, round by round."""
-    return [a / b for a, b in zip(first, second, strict=True)]
+run_arm = partial(run_child, "helpers.rebuild.bench")  # in its own process
 
 
 def bench_kd() -> Figures:
@@ -57,32 +125,10 @@ def bench_kd() -> Figures:
 
 
 def bench_losses() -> Figures:
-    """The same loss all at once, in our chunks, in TRL's and in Liger's.
+    """One loss in four ways; kept in data/results/losses for notebook 05."""
+    from helpers.rebuild.bench_losses import measure_all
 
-    Kept in data/results/losses for notebook 05. Each ratio is over the first.
-    """
-    from helpers.rebuild.bench_arms import CHUNK, POSITIONS, VOCABULARY, WAYS
-
-    if find_spec("liger_kernel") is None:
-        raise CourseError(
-            "Liger's loss is measured too: `pip install liger-kernel==0.6.4`."
-        )
-    turns = take_turns(*WAYS, measure=run_arm)
-    content = {
-        "command": "python3 -m helpers bench --only losses",
-        "versions": package_versions() | {"liger": version("liger-kernel")},
-        "vocabulary": VOCABULARY,
-        "positions": POSITIONS,
-        "chunk": CHUNK,
-        "rounds": turns,
-    }
-    write_atomic(LOSSES, json.dumps(content, indent=1) + "\n")
-    first = turns["naive"]
-    return {
-        f"{way}_{name}": over(values, first[name])
-        for way, figures in turns.items()
-        for name, values in figures.items()
-    }
+    return measure_all()
 
 
 def bench_features() -> Figures:
@@ -161,3 +207,7 @@ def main(argv: list[str]) -> int:
         low, high = summary["spread"][name]
         print(f"{name:<24}{value:<10g} ({low:g} to {high:g})")
     return 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(ARMS[sys.argv[1]]()))

@@ -19,12 +19,10 @@ from transformers.masking_utils import (
     AttentionMaskInterface,
 )
 
-from helpers import chat
 from helpers.evaluate import Evaluation, render_prompts
 from helpers.generate import (
-    Completion,
     cut_after_stop,
-    length_batches,
+    generate,
     pad_left,
     peak_memory_mb,
     stop_ids,
@@ -64,21 +62,15 @@ def quick_evaluate(
     loaded: Loaded, problems: list[dict], profile: Profile
 ) -> Evaluation:
     """What `evaluate` returns for a greedy model, faster."""
-    tokenizer, started = loaded.tokenizer, time.perf_counter()
-    prompts = render_prompts(problems, tokenizer, profile)
-    encoded = [chat.encode_text(text, tokenizer) for text in prompts]
-    answers: dict[int, Completion] = {}
-    for batch in length_batches(encoded, profile.evaluation_batch):
-        asked = [encoded[i] for i in batch]
-        rows = decode(loaded.model, tokenizer, asked, sampling=profile.greedy)
-        for i, row in zip(batch, rows, strict=True):
-            ended = row[-1] in stop_ids(loaded.model, tokenizer)
-            answers[i] = Completion(
-                chat.completion_text(row, prompts[i], tokenizer),
-                len(row),
-                "stop" if ended else "length",
-            )
-    completions = [answers[i] for i in range(len(prompts))]
+    started = time.perf_counter()
+    completions = generate(
+        loaded.model,
+        loaded.tokenizer,
+        render_prompts(problems, loaded.tokenizer, profile),
+        sampling=profile.greedy,
+        batch_size=profile.evaluation_batch,
+        decode=decode,
+    )
     seconds = time.perf_counter() - started
     return Evaluation(problems, completions, seconds, peak_memory_mb())
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from helpers.rebuild import bench, bench_arms
+from helpers.rebuild import bench, bench_losses
 from helpers.rebuild.bench_processes import run_arm
 
 
@@ -37,10 +37,10 @@ def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
 def test_bench_losses_are_one_loss(monkeypatch):
     """Ours and TRL's; Liger's where it is installed."""
     for name in ("VOCABULARY", "POSITIONS", "CHUNK"):
-        monkeypatch.setattr(bench_arms, name, {"CHUNK": 4}.get(name, 40))
+        monkeypatch.setattr(bench_losses, name, {"CHUNK": 4}.get(name, 40))
     ways = ["naive", "chunked", "trl"]
     ways += ["liger"] * (find_spec("liger_kernel") is not None)
-    first, *others = map(bench_arms.loss_arm, ways)
+    first, *others = map(bench_losses.loss_arm, ways)
     for figures in others:
         for name in ("loss", "gradient"):
             assert figures[name] == pytest.approx(first[name], rel=1e-4)
