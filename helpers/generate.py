@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -187,12 +187,15 @@ def generate(
     sampling: Sampling,
     batch_size: int,
     progress: str | None = None,
+    decode: Callable[..., list[list[int]]] | None = None,
 ) -> list[Completion]:
     """Complete rendered prompts (text from `chat.render`), in their order.
 
     Greedy output does not depend on the batch a prompt lands in. `progress`
-    names a tqdm bar; None shows no bar.
+    names a tqdm bar; None shows no bar. `decode` takes the place of
+    `generate_batch`.
     """
+    decode = decode or generate_batch
     encoded = [chat.encode_text(prompt, tokenizer) for prompt in prompts]
     for ids in encoded:
         chat.check_single_bos(ids, tokenizer)
@@ -203,7 +206,7 @@ def generate(
     bar = tqdm(total=len(prompts), desc=progress, disable=progress is None)
     for batch in length_batches(encoded, batch_size):
         ids = [encoded[i] for i in batch]
-        rows = generate_batch(model, tokenizer, ids, sampling=sampling)
+        rows = decode(model, tokenizer, ids, sampling=sampling)
         for i, row in zip(batch, rows, strict=True):
             finished = bool(row) and row[-1] in stops
             answers[i] = Completion(

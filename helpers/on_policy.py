@@ -9,7 +9,7 @@ arXiv:2306.08543). Gradients do not pass through the sampling.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,11 @@ REVERSE = Objective(kind="reverse")  # weighs by what the student says
 
 
 def own_rows(
-    batch: Batch, model: Any, tokenizer: Any, sampling: Sampling
+    batch: Batch,
+    model: Any,
+    tokenizer: Any,
+    sampling: Sampling,
+    write: Callable[..., list[list[int]]] = generate_batch,
 ) -> list[dict[str, Any]]:
     """The batch's questions with answers that the model writes now.
 
@@ -42,9 +46,7 @@ def own_rows(
         for ids, start in zip(batch["input_ids"], starts, strict=True)
     ]
     training = model.training
-    answers = generate_batch(
-        model.eval(), tokenizer, prompts, sampling=sampling
-    )
+    answers = write(model.eval(), tokenizer, prompts, sampling=sampling)
     model.train(training)
     return [
         {

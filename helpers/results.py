@@ -45,25 +45,8 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-class Scored:
-    """What has `n` problems, `correct` of them answered rightly."""
-
-    n: int
-    correct: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers, 0 to 1."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of the accuracy, 0 to 1."""
-        return wilson_interval(self.correct, self.n)
-
-
 @dataclass(frozen=True)
-class Result(Scored):
+class Result:
     """One measured arm; raises CourseError where its parts do not fit.
 
     n, correct: problems asked and answered correctly.
@@ -110,6 +93,16 @@ class Result(Scored):
             raise CourseError(
                 f"{self.arm!r} is no result. Wrong: {', '.join(faults)}."
             )
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers, 0 to 1."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson interval of the accuracy, 0 to 1."""
+        return wilson_interval(self.correct, self.n)
 
     @property
     def file_name(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,11 @@ class TextLesson:
         return {"traces": len(texts), "traces_sha256": digest[:12]}
 
     def prepare(self, student: Loaded, profile: Profile) -> tuple[Any, Any]:
-        """The encoded rows, and what makes a trainer (`build_trainer`)."""
+        """The encoded rows, and what makes their trainer.
+
+        A subclass of TRL's SFTTrainer with options of its own, or None for
+        SFTTrainer itself.
+        """
         limit = profile.max_length
         rows, dropped = encode_traces(
             self.traces, student.tokenizer, max_length=limit
@@ -69,59 +73,41 @@ class TextLesson:
         seed: int = 7,
         progress: bool = True,
     ) -> Any:
-        """A trainer for the profile's epochs; no folder, nothing saved."""
+        """A trainer for the profile's epochs; no folder, nothing saved.
+
+        It is made in silence. Its `library_changed` names each setting that
+        a library changed, as [asked for, in force].
+        """
+        from transformers import PrinterCallback
+        from transformers.trainer_utils import align_special_tokens
+
+        from helpers.trainer import Keeper, SFTTrainer, sft_config
+
         rows, make = self.prepare(student, profile)
-        options = {"profile": profile, "epochs": profile.epochs, "make": make}
-        options |= {"seed": seed, "progress": progress}
-        return build_trainer(student, rows, folder, **options)
-
-
-def build_trainer(
-    student: Loaded,
-    rows: Any,
-    folder: Path | None,
-    *,
-    profile: Profile,
-    epochs: int,
-    seed: int,
-    progress: bool = True,
-    make: Callable[..., Any] | None = None,
-) -> Any:
-    """A trainer over encoded rows, made in silence; no folder, nothing saved.
-
-    make: a subclass of TRL's SFTTrainer with options of its own, or None for
-    SFTTrainer itself. `library_changed` of the result names each setting
-    that a library changed, as [asked for, in force].
-    """
-    from transformers import PrinterCallback
-    from transformers.trainer_utils import align_special_tokens
-
-    from helpers.trainer import Keeper, SFTTrainer, sft_config
-
-    profile = replace(profile, epochs=epochs)
-    config = sft_config(profile, folder, rows=len(rows), seed=seed)
-    asked = config.to_dict()
-    with quiet():
-        trainer = (make or SFTTrainer)(
-            model=student.model,
-            args=config,
-            train_dataset=rows,
-            processing_class=student.tokenizer,
-            callbacks=[Keeper(folder, progress)],
-        )
-        align_special_tokens(trainer.model, student.tokenizer)
-    trainer.library_changed = {
-        name: [asked.get(name), value]
-        for name, value in trainer.args.to_dict().items()
-        if asked.get(name) != value
-    }
-    trainer.remove_callback(PrinterCallback)
-    # TRL casts adapters of a quantized model to bfloat16, but resuming loads
-    # them as float32: only so does a resumed run equal an uninterrupted one.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return trainer
+        config = sft_config(profile, folder, rows=len(rows), seed=seed)
+        asked = config.to_dict()
+        with quiet():
+            trainer = (make or SFTTrainer)(
+                model=student.model,
+                args=config,
+                train_dataset=rows,
+                processing_class=student.tokenizer,
+                callbacks=[Keeper(folder, progress)],
+            )
+            align_special_tokens(trainer.model, student.tokenizer)
+        trainer.library_changed = {
+            name: [asked.get(name), value]
+            for name, value in trainer.args.to_dict().items()
+            if asked.get(name) != value
+        }
+        trainer.remove_callback(PrinterCallback)
+        # TRL casts adapters of a quantized model to bfloat16, but resuming
+        # loads them as float32: only so does a resumed run equal an
+        # uninterrupted one.
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return trainer
 
 
 def train_student(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,20 @@ def start(work: Callable[..., None], *args: Any) -> Any:
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         process.start()
     return process
+
+
+def launch(processes: int, *script: Any) -> None:
+    """A script and its arguments in so many processes, by torchrun if many."""
+    torchrun = "-m torch.distributed.run --standalone --nproc_per_node"
+    launcher = [*torchrun.split(), str(processes)] if processes > 1 else []
+    done = subprocess.run(
+        [sys.executable, *launcher, *map(str, script)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def write_traces(teacher: str, output: Path) -> None:

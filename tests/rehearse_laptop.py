@@ -85,14 +85,15 @@ def make_teacher(problems: list[dict]) -> None:
 
     Raises SystemExit when it has not learned at least nine in ten.
     """
+    from dataclasses import replace
+
     from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     from helpers import chat
-    from helpers.answers import is_correct
-    from helpers.generate import generate
+    from helpers.evaluate import evaluate
     from helpers.models import load_teacher
     from helpers.profiles import PROFILES, set_seed
+    from helpers.rebuild.bench_memory import Given
     from helpers.traces import teacher_messages
 
     set_seed(7)
@@ -105,46 +106,20 @@ def make_teacher(problems: list[dict]) -> None:
         rows.append(
             chat.encode_example(messages, loaded.tokenizer, max_length=1024)
         )
-    trainer = Trainer(
-        model=loaded.model,
-        args=TrainingArguments(
-            output_dir=str(REHEARSAL / "unsaved"),
-            per_device_train_batch_size=10,
-            num_train_epochs=60,
-            learning_rate=2e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=20,
-            save_strategy="no",
-            logging_steps=50,
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-            seed=7,
-        ),
-        train_dataset=Dataset.from_list(rows),
-        data_collator=DataCollatorForSeq2Seq(loaded.tokenizer),
-    )
-    trainer.train()
+    sizes = {"batch_size": 10, "epochs": 60, "learning_rate": 2e-3}
+    lesson = Given(Dataset.from_list(rows), make=None)  # all weights learn
+    lesson.trainer(loaded, profile=replace(PROFILES["mini"], **sizes)).train()
     loaded.model.save_pretrained(TEACHER)
     loaded.tokenizer.save_pretrained(TEACHER)
-    answers = generate(
-        loaded.model,
-        loaded.tokenizer,
-        [
-            chat.render(
-                teacher_messages(row["question"], profile),
-                loaded.tokenizer,
-                generate=True,
-            )
-            for row in problems
-        ],
+    told = evaluate(
+        loaded,
+        problems,
+        profile=profile,
+        mode="teacher",
         sampling=profile.sampling(),
         batch_size=profile.generation_batch,
     )
-    known = sum(
-        is_correct(answer.text, row["answer"])
-        for answer, row in zip(answers, problems, strict=True)
-    )
+    known = sum(told.correct)
     print(f"the teacher recites {known} of {len(problems)} answers")
     if known < 0.9 * len(problems):
         raise SystemExit("That is too few to rehearse with: train longer.")

@@ -12,7 +12,7 @@ import trl
 from helpers import CourseError, chat
 from helpers.generate import Sampling, generate
 from helpers.models import add_lora, load_student
-from helpers.sft import build_trainer
+from helpers.sft import TextLesson
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 THOUGHT = "<think>\n6 + 6 = 12.\n</think>\n\nThe answer is 12."
@@ -103,11 +103,9 @@ def test_encode_example_trains_the_answer_and_end_of_turn(name):
 def test_encode_example_labels_reach_the_trainer(tmp_path):
     profile = tiny.profile(tmp_path, load_in_4bit=False)
     student = add_lora(load_student(profile), rank=2)
-    rows, _ = chat.encode_traces(
-        tiny.traces(4), student.tokenizer, max_length=320
-    )
-    options = {"profile": profile, "epochs": 1, "seed": 7, "progress": False}
-    trainer = build_trainer(student, rows, tmp_path / "run", **options)
+    lesson = TextLesson(tiny.traces(4))
+    trainer = lesson.trainer(student, profile=profile, progress=False)
+    rows = trainer.train_dataset
     batch = next(iter(trainer.get_train_dataloader()))
     labels, ids = batch["labels"], batch["input_ids"]  # (batch, tokens)
     trained = labels != -100

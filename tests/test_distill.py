@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
 from helpers import CourseError, chat
 from helpers.distill import (
+    FeatureTrainer,
     Lesson,
     Objective,
     PairCollator,
@@ -62,27 +64,35 @@ def profile(tmp_path_factory):
     return tiny.pair(tmp_path_factory.mktemp("logit"), learning_rate=1e-3)
 
 
-def train(profile, teacher, objective, cache=None, run=None):
-    """Losses of a short run on twelve traces."""
-    done = distill_student(
+def run_of(profile, teacher, objective, cache=None, run=None, **options):
+    """A short run on twelve traces."""
+    return distill_student(
         Lesson(tiny.traces(12), teacher, objective, cache),
         profile=profile,
         run=run or f"run{next(NUMBERS)}",
-        epochs=1,
         progress=False,
+        **{"epochs": 1} | options,
     )
+
+
+def losses(done):
     return [entry["loss"] for entry in done.log]
+
+
+def train(*arguments, **options):
+    """The losses of a short run."""
+    return losses(run_of(*arguments, **options))
 
 
 @pytest.fixture(scope="module")
 def usual(profile, teacher):
     """The losses of the default objective; the teacher stays as it was."""
     before = [p.detach().clone() for p in teacher.model.parameters()]
-    losses = train(profile, teacher, Objective(), run="usual")
+    told = train(profile, teacher, Objective(), run="usual")
     after = list(teacher.model.parameters())
     assert all(map(torch.equal, before, after))
     assert all(p.grad is None for p in after)
-    return losses
+    return told
 
 
 def make_rows(teacher, traces=12, max_length=512):
@@ -108,12 +118,21 @@ def test_pair_profile_is_the_one_tokenizer_pair_in_smaller_batches(name):
     )
 
 
-def test_accumulated_steps_equal_one_large_batch(profile, teacher):
+@pytest.mark.parametrize(
+    ("objective", "close"),
+    [
+        (Objective(soft=0.7), 1e-5),
+        (Objective(0.0, features=FeatureTerm("even", 1.0, "cosine")), 1e-4),
+    ],
+)
+def test_accumulated_steps_equal_one_large_batch(
+    profile, teacher, objective, close
+):
     whole = replace(profile, batch_size=4, gradient_accumulation=1)
     parts = replace(profile, batch_size=1, gradient_accumulation=4)
-    one = train(whole, teacher, Objective(soft=0.7))
-    four = train(parts, teacher, Objective(soft=0.7))
-    assert one == pytest.approx(four, abs=1e-5)
+    one = train(whole, teacher, objective)
+    four = train(parts, teacher, objective)
+    assert one == pytest.approx(four, abs=close)
     assert one[-1] < one[0]
 
 
@@ -339,6 +358,86 @@ def test_chunked_loss_keeps_what_a_head_does(profile, teacher, field):
     plain = first_loss(profile, teacher, Objective())
     assert chunked == pytest.approx(whole, abs=1e-4)
     assert abs(whole - plain) > 1e-2
+
+
+# --- hidden states ---
+
+
+def imitating(layers, weight, kind="mse", *, soft=0.0, **options):
+    """An objective of text, or logits, and hidden states."""
+    term = FeatureTerm(layers, weight, kind)
+    return Objective(soft=soft, features=term, **options)
+
+
+@pytest.mark.parametrize("kind", ["mse", "cosine", "relation"])
+def test_feature_loss_falls_and_teacher_never_changes(profile, teacher, kind):
+    before = [p.detach().clone() for p in teacher.model.parameters()]
+    done = run_of(profile, teacher, imitating("even", 1.0, kind), epochs=3)
+    assert losses(done)[-1] < losses(done)[0]
+    assert all(map(torch.equal, before, teacher.model.parameters()))
+    assert all(p.grad is None for p in teacher.model.parameters())
+    final = done.folder / "final"  # the student that is exported
+    assert not (final / "projectors.safetensors").exists()
+    saved = load_file(final / "adapter_model.safetensors")
+    assert all("lora" in name for name in saved)
+
+
+def test_weight_zero_is_the_training_without_features(profile, teacher):
+    plain = train(profile, teacher, Objective(soft=0.6))
+    zero = train(profile, teacher, imitating("last", 0.0, soft=0.6))
+    assert plain == pytest.approx(zero, abs=1e-6)
+
+
+def test_self_as_teacher_costs_nothing(profile):
+    """The student's own states, relations: the feature part is 0."""
+    whole = replace(profile, load_in_4bit=False)
+    student = load_teacher(whole, whole.student)
+    first = train(whole, student, imitating("last", 50.0, "relation"))
+    plain = train(whole, student, Objective(soft=0.0))
+    assert first[0] == pytest.approx(plain[0], abs=1e-3)
+
+
+def test_chunked_objective_takes_features_too(profile, teacher):
+    whole = imitating("even", 0.5, "relation", soft=1.0)
+    one, parts = (
+        train(profile, teacher, objective)
+        for objective in (whole, replace(whole, chunk=7))
+    )
+    assert one == pytest.approx(parts, abs=1e-5)
+
+
+def test_killed_run_goes_on_with_its_projectors(profile, teacher, monkeypatch):
+    asked = profile, teacher, imitating(((1, 1), (2, 2)), 1.0)
+    straight = train(*asked, epochs=2)
+    usual = FeatureTrainer.more_loss
+
+    def dies(self, *args):
+        if self.state.epoch and self.state.epoch >= 1.2:
+            raise KeyboardInterrupt
+        return usual(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FeatureTrainer, "more_loss", dies)
+        train(*asked, run="killed", epochs=2)
+    resumed = train(*asked, run="killed", epochs=2)
+    assert resumed[-1] == pytest.approx(straight[-1], abs=1e-4)
+
+
+def test_full_fine_tuning_changes_and_saves_the_whole_model(profile, teacher):
+    plain = replace(profile, load_in_4bit=False)
+    student = load_teacher(plain, plain.student)
+    student.model.train().requires_grad_(True)
+    before = student.model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    objective = imitating("even", 1.0, "cosine")
+    done = run_of(plain, teacher, objective, student=student)
+    after = student.model.model.layers[0].mlp.up_proj.weight
+    assert not torch.equal(before, after)
+    again = load_teacher(plain, str(done.folder / "final"))
+    ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
+    with torch.no_grad():
+        ours = student.model.eval()(input_ids=ids).logits
+        theirs = again.model(input_ids=ids).logits
+    assert torch.equal(ours, theirs)
 
 
 def test_projectors_are_clipped(profile, teacher):

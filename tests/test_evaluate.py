@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import evaluate_worker
+import forked
 import numpy as np
 import pytest
 import tiny
@@ -148,15 +148,7 @@ def test_evaluate_goes_on_after_a_kill(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun")
 def test_evaluate_in_two_processes_shares_the_work(tmp_path):
     folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
-    launch = ["-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [sys.executable, *launch, "--nproc_per_node=2", WORKER, folder, path],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    forked.launch(2, WORKER, folder, path)
     assert [lines(part) for part in tmp_path.iterdir()] == [6, 6]
     whole = evaluate_worker.sample(folder, None)
     assert evaluate_worker.sample(folder, path).completions == (

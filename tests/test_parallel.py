@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 import tiny
 
 from helpers.profiles import DATA
 from helpers.scale.shards import merge_parts, part_path
 from helpers.sft import RunError, open_run
-from helpers.traces import TraceFileError, generate_traces, load_traces
+from helpers.traces import TraceFileError, generate_traces
 from helpers.trainer import sft_config
 
 needs_gloo = pytest.mark.skipif(
     sys.platform == "win32", reason="torchrun was never tried on Windows"
 )
 WORKER = str(Path(__file__).with_name("parallel_worker.py"))
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
 def run(folder: Path, *, processes: int, batch: int) -> dict:
     """All jobs in one or more processes; what the first one reports."""
-    launch = [*LAUNCH, str(processes)] if processes > 1 else []
     folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, *launch, WORKER, str(folder), str(batch)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    forked.launch(processes, WORKER, folder, batch)
     return json.loads((folder / "report.json").read_text())
 
 
@@ -114,15 +104,6 @@ def shares(folder: Path) -> tuple[Path, list[dict]]:
             progress=False,
         )
     return path, tiny.problems(5)
-
-
-def test_merge_parts_restores_the_order(tmp_path):
-    path, problems = shares(tmp_path)
-    merge_parts(path, problems, 2)
-    assert [row["id"] for row in load_traces(path)] == [
-        problem["id"] for problem in problems
-    ]
-    assert not part_path(path, 0, 2).exists()
 
 
 def test_merge_parts_refuses_a_gap_and_keeps_the_parts(tmp_path):

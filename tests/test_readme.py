@@ -13,11 +13,7 @@ import nbformat
 
 from helpers.cli.commands import COMMANDS
 from helpers.rebuild.arms import budgets_markdown, read_groups
-from helpers.rebuild.half_results import (
-    halves_markdown,
-    overview,
-    read_halves,
-)
+from helpers.rebuild.half_results import halves_markdown, overview, read_halves
 from helpers.results import table_markdown
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -92,7 +92,7 @@ def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
     """The steps that trainings begin from now on; `stop` kills one there."""
     from transformers import TrainerCallback
 
-    build, begun = sft.build_trainer, []
+    build, begun = sft.TextLesson.trainer, []
 
     class Watch(TrainerCallback):
         def on_step_begin(self, args, state, control, **_):
@@ -105,7 +105,7 @@ def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
         trainer.add_callback(Watch())
         return trainer
 
-    monkeypatch.setattr(sft, "build_trainer", build_and_watch)
+    monkeypatch.setattr(sft.TextLesson, "trainer", build_and_watch)
     return begun
 
 
@@ -279,7 +279,7 @@ def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):
         encode_traces(tiny.traces(8), tokenizer, max_length=9)
 
 
-def test_build_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
+def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
     profile = tiny.profile(tmp_path, gradient_accumulation=2, epochs=4)
     config = sft_config(profile, tmp_path, rows=100, seed=7)
     assert config.num_train_epochs == 4
@@ -290,6 +290,3 @@ def test_build_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
     kinds = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}
     assert not trainer.args.bf16 and not trainer.args.gradient_checkpointing
-
-
-# --- the folder of a run -----------------------------------------------------

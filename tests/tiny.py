@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,7 @@ from helpers.models import Loaded, load_teacher, unsloth_backend
 unsloth_backend()  # it wants to be imported before transformers
 
 import torch  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoTokenizer,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-)
+from transformers import AutoTokenizer  # noqa: E402
 
 from helpers.distill import pair_profile  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
@@ -53,22 +49,10 @@ def tokenizer(name: str) -> Any:
     return AutoTokenizer.from_pretrained(MODELS / name)
 
 
-def tiny_gemma() -> Gemma3ForCausalLM:
-    """Two layers, one of each kind of attention; window 16, width 64."""
-    config = Gemma3TextConfig(
-        vocab_size=896,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        sliding_window=16,
-        layer_types=["sliding_attention", "full_attention"],
-        max_position_embeddings=1024,
-    )
-    return Gemma3ForCausalLM(config)
+# Two layers, one of each kind of attention.
+tiny_gemma = partial(
+    recipes.gemma, hidden=64, inner=128, layers=2, heads=2, window=16
+)
 
 
 @cache
@@ -86,7 +70,7 @@ def folder(name: str) -> Path:
                 weight.mul_(10.0 if "embed" in key else 8.0)
     place = root() / name
     tokenizer(name).save_pretrained(place)
-    minilab.finish(model, recipe, tokenizer(name), place)
+    minilab.finish(model, tokenizer(name), place, samples=recipe.teacher)
     return place
 
 

@@ -1,3 +1,3 @@
-"""Exercises: `check`, `chosen`, `progress`, and each notebook's cases."""
+"""Exercises: `check`, `chosen`, `progress`, and those of each notebook."""
 
 from helpers.exercises.check import check, chosen, progress  # noqa: F401

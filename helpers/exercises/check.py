@@ -1,14 +1,14 @@
 """Exercises that answer back: one line that says what is right or wrong.
 
-nb03.py registers the worked cases of notebook 03, each of them (arguments,
-expected value); a single argument needs no tuple around it. The learner calls
-`check("03.1", their_function)`; a function that raises NotImplementedError
-has not been attempted. No answer stops a notebook.
+nb03.py holds the exercises of notebook 03: a function that solves it, with
+its worked cases. The learner calls `check("03.1", their_function)`; one that
+raises NotImplementedError has not been attempted. No answer stops a notebook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from textwrap import shorten
@@ -20,7 +20,8 @@ TOLERANCE = 1e-4  # absolute or relative, whichever is larger
 DONE, OPEN, UNTOUCHED = "done", "not yet", "not attempted yet"
 MARKS = {DONE: "✓", OPEN: "✗", UNTOUCHED: "·"}
 
-Cases = Iterator[tuple[Any, Any]]
+Case = tuple[Any, Any]  # arguments, expected value
+Cases = Iterator[Case]
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Exercise:
 
     title: str
     hint: str
-    cases: Callable[[], Cases]
+    cases: list[Case]
     reference: Callable[..., Any] | None = None
     status: str = UNTOUCHED
 
@@ -38,18 +39,21 @@ EXERCISES: dict[str, Exercise] = {}
 
 
 def exercise(
-    name: str, *, hint: str, reference: Callable[..., Any] | None = None
+    name: str, hint: str, *cases: Case, asked: Iterable[tuple] = ()
 ) -> Callable[[Any], Any]:
-    """Register the decorated function's cases as exercise `name`.
+    """Register the decorated function as what solves exercise `name`.
 
-    name: notebook and number, "03.1". The function's own name is the title.
-    reference: what `chosen` gives to who has no answer yet.
+    name: notebook and number, "03.1". The function's own name is the title;
+    `chosen` gives it to who has no answer yet. cases: (arguments, expected
+    value); a single argument needs no tuple around it. asked: arguments for
+    which the function itself says what is expected.
     """
 
-    def register(cases: Callable[[], Cases]) -> Any:
-        title = cases.__name__.replace("_", " ")
-        EXERCISES[name] = Exercise(title, hint, cases, reference)
-        return cases
+    def register(reference: Callable[..., Any]) -> Any:
+        title = reference.__name__.replace("_", " ")
+        judged = [*cases, *((given, reference(*given)) for given in asked)]
+        EXERCISES[name] = Exercise(title, hint, judged, reference)
+        return reference
 
     return register
 
@@ -94,12 +98,12 @@ def exercises_of(notebook: str) -> dict[str, Exercise]:
 
 def judge(answer: Callable[..., Any], item: Exercise) -> tuple[str, str]:
     """Status and what to print; the first wrong case decides."""
-    cases = list(item.cases())
-    for number, (arguments, expected) in enumerate(cases):
+    count = len(item.cases)
+    for number, (arguments, expected) in enumerate(item.cases):
         if not isinstance(arguments, tuple):
             arguments = (arguments,)
         try:
-            value = answer(*arguments)
+            value = answer(*deepcopy(arguments))  # it may change them
         except NotImplementedError:
             return UNTOUCHED, UNTOUCHED
         except Exception as error:
@@ -108,10 +112,10 @@ def judge(answer: Callable[..., Any], item: Exercise) -> tuple[str, str]:
             wrong = difference(value, expected)
         if wrong:
             given = ", ".join(map(short, arguments))
-            passed = f"({number} of {len(cases)} cases pass)"
+            passed = f"({number} of {count} cases pass)"
             line = f"not yet: for ({given}) {wrong} {passed}."
             return OPEN, f"{line} Hint: {item.hint}"
-    return DONE, f"correct: {len(cases)} of {len(cases)} cases"
+    return DONE, f"correct: {count} of {count} cases"
 
 
 def difference(value: Any, expected: Any) -> str | None:

@@ -1,42 +1,27 @@
-"""The worked cases of the exercises in notebook 00, and what they lead to."""
+"""The exercises of notebook 00, and what they lead to."""
 
 from helpers.evaluate import Evaluation
-from helpers.exercises.check import Cases, exercise
+from helpers.exercises.check import exercise
 
 
-def equal(a: str, b: str) -> bool:
-    """The reference of 00.1."""
+@exercise("00.1", "take the commas out, then compare as numbers",
+          (("1,200", "1200"), True),
+          (("18.00", "18"), True),
+          (("62", "72"), False),
+          (("-4", "4"), False))  # fmt: skip
+def is_equal_answer(a: str, b: str) -> bool:
+    """Do two written numbers mean the same?"""
     return float(a.replace(",", "")) == float(b.replace(",", ""))
 
 
-@exercise("00.1", hint="take the commas out, then compare as numbers",
-          reference=equal)  # fmt: skip
-def is_equal_answer() -> Cases:
-    """`is_equal_answer(a, b)`: do two written numbers mean the same?"""
-    yield ("1,200", "1200"), True
-    yield ("18.00", "18"), True
-    yield ("62", "72"), False
-    yield ("-4", "4"), False
-
-
-def of_the_gap(before: float, after: float, teacher: float) -> float:
-    """The reference of 00.2."""
+@exercise("00.2", "what was won, divided by what there was to win",
+          ((0.4, 0.7, 0.9), 0.6),
+          ((0.4, 0.4, 0.9), 0.0),
+          ((0.25, 1.0, 1.0), 1.0),
+          ((0.5, 0.4, 0.9), -0.25))  # fmt: skip
+def share_closed(before: float, after: float, teacher: float) -> float:
+    """The closed share of the gap between three accuracies."""
     return (after - before) / (teacher - before)
-
-
-@exercise("00.2", hint="what was won, divided by what there was to win",
-          reference=of_the_gap)  # fmt: skip
-def share_closed() -> Cases:
-    """`share_closed(before, after, teacher)`, three accuracies."""
-    yield (0.4, 0.7, 0.9), 0.6
-    yield (0.4, 0.4, 0.9), 0.0
-    yield (0.25, 1.0, 1.0), 1.0
-    yield (0.5, 0.4, 0.9), -0.25
-
-
-def different(questions: list[str]) -> int:
-    """The reference of 00.3."""
-    return len(set(questions))
 
 
 def colleagues_rows(evaluation: Evaluation) -> list[tuple[str, bool]]:
@@ -45,10 +30,10 @@ def colleagues_rows(evaluation: Evaluation) -> list[tuple[str, bool]]:
     return 10 * list(zip(questions, evaluation.correct, strict=True))
 
 
-@exercise("00.3", hint="a set holds nothing twice",
-          reference=different)  # fmt: skip
-def honest_n() -> Cases:
-    """`honest_n(questions)`: how many different ones."""
-    yield ["a", "b", "a"], 2
-    yield ["a"] * 10, 1
-    yield [], 0
+@exercise("00.3", "a set holds nothing twice",
+          (["a", "b", "a"], 2),
+          (["a"] * 10, 1),
+          ([], 0))  # fmt: skip
+def honest_n(questions: list[str]) -> int:
+    """How many different ones."""
+    return len(set(questions))

@@ -1,4 +1,4 @@
-"""The worked cases of the exercises in notebook 05, what they lead to."""
+"""The exercises of notebook 05, and what they lead to."""
 
 from collections.abc import Callable
 
@@ -9,32 +9,17 @@ from helpers.exercises.check import Cases, exercise
 from helpers.losses import kd_loss, topk_kd_loss
 
 
-def places(labels: list, soft_start: int) -> tuple[list, list]:
-    """The reference of 05.1."""
+@exercise("05.1", "position t predicts token t + 1; compare that index",
+          (([-100, -100, -100, 5, 6, 7, 8], 5), ([2, 3], [4, 5])),
+          (([-100, -100, 5, 6], 2), ([], [1, 2])),
+          (([-100, 5, 6, -100], 2), ([0], [1])))  # fmt: skip
+def split_positions(labels: list, soft_start: int) -> tuple[list, list]:
+    """(hard, soft) positions."""
     trained = [i for i in range(1, len(labels)) if labels[i] != -100]
     return (
         [i - 1 for i in trained if i < soft_start],
         [i - 1 for i in trained if i >= soft_start],
     )
-
-
-def in_a_bucket(p: Tensor, q: Tensor, kept: list) -> Tensor:
-    """The reference of 05.3."""
-    p, q = (torch.cat([x[kept], 1 - x[kept].sum()[None]]) for x in (p, q))
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
-
-
-def passes(loss) -> bool:
-    """The reference of 05.2."""
-    labels = torch.tensor([[-100, 0, -100]])
-    student = torch.zeros(1, 3, 2, requires_grad=True)
-    teacher = torch.tensor([2.0, 0.0]).expand(1, 3, 2)
-    value = loss(student, teacher, labels, 2.0)
-    if not value.requires_grad or abs(value.item() - 0.4438) > 0.001:
-        return False
-    value.backward()
-    moved = student.grad.abs().sum(dim=-1) > 0
-    return moved.tolist() == [[True, False, False]]
 
 
 def colleague(
@@ -61,30 +46,27 @@ COLLEAGUES = {
 }
 
 
-@exercise("05.1", hint="position t predicts token t + 1; compare that index",
-          reference=places)  # fmt: skip
-def split_positions() -> Cases:
-    """`split_positions(labels, soft_start)`: (hard, soft) positions."""
-    yield ([-100, -100, -100, 5, 6, 7, 8], 5), ([2, 3], [4, 5])
-    yield ([-100, -100, 5, 6], 2), ([], [1, 2])
-    yield ([-100, 5, 6, -100], 2), ([0], [1])
+@exercise("05.2", "value 0.4438, and a gradient at the first place alone",
+          (COLLEAGUES["Cem"], True),
+          (COLLEAGUES["Ada"], False),
+          (COLLEAGUES["Ben"], False),
+          (COLLEAGUES["Dea"], False),
+          (COLLEAGUES["Eli"], False))  # fmt: skip
+def is_sound(loss) -> bool:
+    """Are value and gradient right on the tiny example?"""
+    labels = torch.tensor([[-100, 0, -100]])
+    student = torch.zeros(1, 3, 2, requires_grad=True)
+    teacher = torch.tensor([2.0, 0.0]).expand(1, 3, 2)
+    value = loss(student, teacher, labels, 2.0)
+    if not value.requires_grad or abs(value.item() - 0.4438) > 0.001:
+        return False
+    value.backward()
+    moved = student.grad.abs().sum(dim=-1) > 0
+    return moved.tolist() == [[True, False, False]]
 
 
-@exercise("05.2", hint="value 0.4438, and a gradient at the first place alone",
-          reference=passes)  # fmt: skip
-def is_sound() -> Cases:
-    """`is_sound(loss)`: value and gradient on the tiny example."""
-    yield colleague(), True
-    yield colleague(power=0), False
-    yield colleague(shift=0), False
-    yield colleague(kind="reverse"), False
-    yield colleague(cut=True), False
-
-
-@exercise("05.3", hint="two more numbers: 1 - sum of the kept p, and of q",
-          reference=in_a_bucket)  # fmt: skip
-def tail_kl() -> Cases:
-    """`tail_kl(p, q, kept)`: KL over the kept tokens and one tail bucket."""
+def in_a_bucket() -> Cases:
+    """The last ones agree with `topk_kd_loss`."""
     p = torch.tensor([0.5, 0.3, 0.15, 0.05])
     yield (p, p, [0, 1]), 0.0
     half, quarter = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]])
@@ -97,3 +79,11 @@ def tail_kl() -> Cases:
             p[kept].log()[None, None], torch.ones(1, 1, dtype=torch.bool),
         )  # fmt: skip
         yield (p, logits.softmax(-1), kept), loss.item()
+
+
+@exercise("05.3", "two more numbers: 1 - sum of the kept p, and of q",
+          *in_a_bucket())  # fmt: skip
+def tail_kl(p: Tensor, q: Tensor, kept: list) -> Tensor:
+    """KL over the kept tokens and one tail bucket."""
+    p, q = (torch.cat([x[kept], 1 - x[kept].sum()[None]]) for x in (p, q))
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()

@@ -1,4 +1,4 @@
-"""The worked cases of the exercises in notebook 07, what they lead to."""
+"""The exercises of notebook 07, and what they lead to."""
 
 import torch
 from torch import Tensor
@@ -6,42 +6,23 @@ from torch import Tensor
 from helpers.exercises.check import Cases, exercise
 from helpers.losses import kd_loss
 
+LOGITS = torch.randn(2, 2, 4, 6, generator=torch.Generator().manual_seed(5))
+LABELS = torch.tensor([[-100, -100, 1, 2], [-100, 3, 4, -100]])
 
-def slip(chances: list[float], threshold: float) -> int:
-    """The reference of 07.1."""
+
+@exercise("07.1", "return at the first that is below; after it, -1",
+          (([0.9, 0.001, 0.5, 0.0], 0.01), 1),
+          (([0.9, 0.5], 0.01), -1),
+          (([0.01], 0.01), -1),
+          (([], 0.5), -1))  # fmt: skip
+def first_slip(chances: list[float], threshold: float) -> int:
+    """Where the first lower one stands."""
     places = (i for i, chance in enumerate(chances) if chance < threshold)
     return next(places, -1)
 
 
-def gradient(z: Tensor, v: Tensor) -> Tensor:
-    """The reference of 07.2."""
-    q, gap = z.softmax(-1), z.log_softmax(-1) - v.log_softmax(-1)
-    return q * (gap - (q * gap).sum())
-
-
-def repaired_gkd(student, teacher, labels, beta, temperature):
-    """The reference of 07.3."""
-    mask = labels[:, 1:] != -100
-    return kd_loss(
-        student[:, :-1], teacher[:, :-1], mask,
-        temperature=temperature, kind="jsd", beta=beta,
-    )  # fmt: skip
-
-
-@exercise("07.1", hint="return at the first that is below; after it, -1",
-          reference=slip)  # fmt: skip
-def first_slip() -> Cases:
-    """`first_slip(chances, threshold)`: where the first lower one stands."""
-    yield ([0.9, 0.001, 0.5, 0.0], 0.01), 1
-    yield ([0.9, 0.5], 0.01), -1
-    yield ([0.01], 0.01), -1
-    yield ([], 0.5), -1
-
-
-@exercise("07.2", hint="q * (log q - log p - KL)",
-          reference=gradient)  # fmt: skip
-def reverse_gradient() -> Cases:
-    """`reverse_gradient(z, v)`: of KL(q || p) in the student's logits z."""
+def gradients() -> Cases:
+    """Of KL(q || p) in the student's logits, by torch."""
     generator = torch.Generator().manual_seed(7)
     same = torch.tensor([1.0, 0.0])
     yield (same, same), torch.zeros(2)
@@ -54,17 +35,22 @@ def reverse_gradient() -> Cases:
         yield (z.detach(), v), expected
 
 
-@exercise("07.3", hint="pass temperature=..., and multiply by its square",
-          reference=repaired_gkd)  # fmt: skip
-def softened_gkd() -> Cases:
-    """`softened_gkd(student, teacher, labels, beta, temperature)`."""
-    generator = torch.Generator().manual_seed(5)
-    student, teacher = torch.randn(2, 2, 4, 6, generator=generator)
-    labels = torch.tensor([[-100, -100, 1, 2], [-100, 3, 4, -100]])
+@exercise("07.2", "q * (log q - log p - KL)", *gradients())
+def reverse_gradient(z: Tensor, v: Tensor) -> Tensor:
+    """The gradient of KL(q || p) in the student's logits z."""
+    q, gap = z.softmax(-1), z.log_softmax(-1) - v.log_softmax(-1)
+    return q * (gap - (q * gap).sum())
+
+
+@exercise("07.3", "pass temperature=..., and multiply by its square",
+          asked=[
+              (*LOGITS, LABELS, *setting)
+              for setting in ((0.0, 1.0), (0.0, 4.0), (1.0, 2.0), (0.5, 4.0))
+          ])  # fmt: skip
+def softened_gkd(student, teacher, labels, beta, temperature) -> Tensor:
+    """GKD's loss with a temperature."""
     mask = labels[:, 1:] != -100
-    for beta, temperature in ((0.0, 1.0), (0.0, 4.0), (1.0, 2.0), (0.5, 4.0)):
-        loss = kd_loss(
-            student[:, :-1], teacher[:, :-1], mask,
-            temperature=temperature, kind="jsd", beta=beta,
-        )  # fmt: skip
-        yield (student, teacher, labels, beta, temperature), loss.item()
+    return kd_loss(
+        student[:, :-1], teacher[:, :-1], mask,
+        temperature=temperature, kind="jsd", beta=beta,
+    )  # fmt: skip

@@ -1,33 +1,44 @@
-"""The worked cases of the exercises in notebook 10."""
+"""The exercises of notebook 10."""
 
-from helpers.exercises.check import Cases, exercise
+from helpers.exercises.check import exercise
 from helpers.scale.shapes import load_shape
 
-
-@exercise("10.1", hint="four numbers of four bytes, and one copy of two")
-def trained_bytes() -> Cases:
-    """`trained_bytes(parameters)`: what training them keeps, in bytes."""
-    yield 1, 18
-    yield 1_000_000, 18_000_000
-    small = load_shape("gemma-3-270m-it")
-    yield small.adapters(16), 18 * small.adapters(16)
+GEMMA = load_shape("gemma-3-1b-it")
 
 
-@exercise("10.2", hint="a sliding layer keeps min(tokens, window) of them")
-def cache_bytes() -> Cases:
-    """`cache_bytes(full, sliding, window, heads, head_dim, tokens)`."""
-    yield (36, 0, 0, 8, 128, 1), 147_456
-    yield (36, 0, 0, 8, 128, 8192), 147_456 * 8192
-    gemma = load_shape("gemma-3-1b-it")
-    for tokens in (100, 512, 8192):
-        full = gemma.layers - gemma.sliding
-        numbers = (full, gemma.sliding, gemma.window, 1, 256, tokens)
-        yield numbers, gemma.cache_bytes(tokens)
+@exercise("10.1", "four numbers of four bytes, and one copy of two",
+          (1, 18),
+          (1_000_000, 18_000_000),
+          (3_796_992, 68_345_856))  # fmt: skip
+def trained_bytes(parameters: int) -> int:
+    """What training them keeps, in bytes."""
+    return (4 * 4 + 2) * parameters
 
 
-@exercise("10.3", hint="weigh each mean by its tokens")
-def joined_loss() -> Cases:
-    """`joined_loss(means, tokens)`: the mean over all tokens of all GPUs."""
-    yield ([2.0, 4.0], [100, 100]), 3.0
-    yield ([2.0, 4.0], [300, 100]), 2.5
-    yield ([1.0, 1.5, 5.0], [10, 20, 0]), 4 / 3
+@exercise("10.2", "a sliding layer keeps min(tokens, window) of them",
+          ((36, 0, 0, 8, 128, 1), 147_456),
+          ((36, 0, 0, 8, 128, 8192), 147_456 * 8192),
+          *(((GEMMA.layers - GEMMA.sliding, GEMMA.sliding, GEMMA.window, 1,
+              256, tokens), GEMMA.cache_bytes(tokens))
+            for tokens in (100, 512, 8192)))  # fmt: skip
+def cache_bytes(
+    full: int,
+    sliding: int,
+    window: int,
+    heads: int,
+    head_dim: int,
+    tokens: int,
+) -> int:
+    """Bytes of the keys and values of one row, in bfloat16."""
+    kept = full * tokens + sliding * min(tokens, window)
+    return 2 * 2 * heads * head_dim * kept
+
+
+@exercise("10.3", "weigh each mean by its tokens",
+          (([2.0, 4.0], [100, 100]), 3.0),
+          (([2.0, 4.0], [300, 100]), 2.5),
+          (([1.0, 1.5, 5.0], [10, 20, 0]), 4 / 3))  # fmt: skip
+def joined_loss(means: list[float], tokens: list[int]) -> float:
+    """The mean over all tokens of all GPUs."""
+    pairs = zip(means, tokens, strict=True)
+    return sum(mean * count for mean, count in pairs) / sum(tokens)

@@ -76,15 +76,12 @@ def over_steps(
 
 
 def length_histogram(
-    lengths_by_name: Mapping[str, Sequence[int]],
-    title: str,
-    *,
-    xlabel: str = "length (tokens)",
+    lengths_by_name: Mapping[str, Sequence[int]], title: str
 ) -> None:
     """How long the texts of each group are, with each group's median."""
     groups = {name: x for name, x in lengths_by_name.items() if len(x)}
     edges = np.linspace(0, max(map(max, groups.values()), default=1) + 1, 31)
-    with figure(title, xlabel=xlabel, ylabel="texts") as axes:
+    with figure(title, xlabel="length (tokens)", ylabel="texts") as axes:
         for place, (name, lengths) in enumerate(groups.items()):
             colour = style.colour_of(name, place=place)
             middle = np.median(lengths)

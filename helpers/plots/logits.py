@@ -22,8 +22,8 @@ def accuracy_against(
 ) -> None:
     """One line per arm over the traces, the mean of its seeds.
 
-    measure: over a `judged` one instead, such as "training_seconds". Bars are
-    95% intervals for other seeds and problems.
+    measure: over the median of a `judged` one instead, such as
+    "training_seconds". Bars are 95% intervals for other seeds and problems.
     """
     xlabel = measure.replace("_", " ") or "traces"
     xlabel, ylabel = f"{xlabel} (log scale)", "accuracy (%)"
@@ -32,7 +32,7 @@ def accuracy_against(
             rows = [group for group in groups if group.name == name]
             told = np.array([group.told() for group in rows])
             aside = 1.03 ** (place - 2)  # so that bars do not hide bars
-            x = [g.mean(measure) if measure else g.budget * aside
+            x = [g.middle(measure) if measure else g.budget * aside
                  for g in rows]  # fmt: skip
             axes.errorbar(
                 x, told[:, 0], yerr=abs(told[:, 1:].T - told[:, 0]), ms=8,

@@ -52,12 +52,7 @@ def next_token_plot(
 
 
 def two_peaks_plot(
-    grid: Any,
-    teacher: Any,
-    students: Mapping[str, Any],
-    *,
-    title: str = "",
-    ax: Axes | None = None,
+    grid: Any, teacher: Any, students: Mapping[str, Any], *, ax: Axes
 ) -> None:
     """Densities over the grid: the teacher filled, the students as lines.
 
@@ -66,7 +61,7 @@ def two_peaks_plot(
     places = style.array(grid)
     step = places[1] - places[0]
     xlabel, ylabel = "what is said (x)", "probability density"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel, ax=ax) as axes:
+    with style.figure("", xlabel=xlabel, ylabel=ylabel, ax=ax) as axes:
         density = style.array(teacher) / step
         axes.fill_between(places, density, color=style.TEACHER, alpha=0.25)
         axes.plot(places, density, color=style.TEACHER, lw=1.4,

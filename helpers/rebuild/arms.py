@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Signal:
     top_k, tail: what a cache keeps. draws: it keeps so many samples.
     states, dose: a `hidden_state_loss` as well, whose gradient is made
         `dose` times as long as the other one at every step.
+    own: share of the steps that read the student's own text and match the
+        teacher there, by reverse KL: every second one, or the last where
+        `late`. The others are as the rest of the signal says.
+    cost: seconds of a row in those of a row of text, of an arm that may not
+        take longer: it reads so many times less.
     like: tuned as that arm was.
     """
 
@@ -45,6 +51,9 @@ class Signal:
     draws: int = 0
     states: str = ""
     dose: float = 0.0
+    own: float = 0.0
+    late: bool = False
+    cost: float = 1.0
     like: str = ""
 
 
@@ -83,6 +92,14 @@ SIGNALS = {
                            dose=0.3),
     "placebo": Signal("traces of other questions", rows="others",
                       like="text"),
+    "on_policy": Signal("own text", own=1.0),
+    "on_policy_text": Signal("text, then own text", own=0.5, late=True),
+    "mixed": kd("logits and own text", own=0.5),
+    "on_policy_brief": Signal("own text, equal seconds", own=1.0, cost=3.5),
+    "on_policy_text_brief": Signal("text, then own text, equal seconds",
+                                   own=0.5, late=True, cost=2.25),
+    "mixed_brief": kd("logits and own text, equal seconds", own=0.5,
+                      cost=2.25),
 }  # fmt: skip
 
 KD_RESULTS = DATA / "results" / "kd"
@@ -116,6 +133,20 @@ FEATURE_PAIRS = (
     ("feature_logit", "logit_online_t2"),
 )
 TESTED = (64, 250)  # budgets of the primary contrasts
+# What the plan describes and does not test: each arm less its nearest kin.
+DESCRIBED = (
+    *((arm, "text") for arm in ("states", "states_full", "relations")),
+    ("relations_full", "text"),
+    ("logits_relations", "logits"),
+    *((arm, "logits") for arm in ("top16", "top16_cut", "drawn64")),
+    *((arm, "logits_t2") for arm in ("top16_t2", "top64_t2", "logits_t4")),
+    *((arm, "logits") for arm in ("reverse", "jsd", "skew")),
+)
+OWN_TEXT = (  # described as well: the student's own text or the teacher's
+    *((arm, other) for arm, signal in SIGNALS.items() if signal.own
+      for other in ("text", "logits")),
+    ("on_policy", "reverse"),
+)  # fmt: skip
 REPORTED = (  # ten rows for the README
     *(*UNTRAINED, "gold", "text", "text_t1", "smoothed", "hard_t2"),
     *("permuted_t2", "logits", "logits_t2"),
@@ -156,10 +187,9 @@ class Group:
         mean, low, high = interval(points)
         return mean, max(0.0, low), min(100.0, high)
 
-    def mean(self, measure: str) -> float:
-        """Mean over the seeds of one of the `judged` measures."""
-        values = [result.judged[measure] for result in self.results]
-        return sum(values) / len(values)
+    def middle(self, measure: str) -> float:
+        """Median over the seeds of one of the `judged` measures."""
+        return median(result.judged[measure] for result in self.results)
 
 
 def read_groups(

@@ -16,38 +16,104 @@ teacher beside its student, the more a cache saves.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from helpers.cli.commands import command_parser
-from helpers.rebuild.children import run_child, take_turns
+from helpers.distill import Lesson, Objective, pair_profile
+from helpers.features import FeatureTerm
+from helpers.logit_cache import write_shard
+from helpers.models import add_lora, load_student, load_teacher
+from helpers.profiles import get_profile, set_seed
+from helpers.rebuild.bench_losses import VOCABULARY
+from helpers.rebuild.children import over, run_child, take_turns
+from helpers.rebuild.experiments import budget_traces, cached
+from helpers.widgets.training import train_timed
+
+TOP_K, STEPS, ROWS, CACHED_POSITIONS = 64, 12, 192, 256
+
+
+def bytes_arm() -> dict[str, float]:
+    """Bytes a token: of a shard of the cache as a file, of dense float16."""
+    torch.manual_seed(7)
+    logprobs = torch.randn(CACHED_POSITIONS, VOCABULARY).log_softmax(-1)
+    best = logprobs.topk(TOP_K)
+    tensors = {
+        "ids": best.indices.to(torch.int32),
+        "logprobs": best.values.half(),
+        "lengths": torch.tensor([CACHED_POSITIONS]),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        size = write_shard(Path(name), 0, tensors, {}).stat().st_size
+    return {"cached": size / CACHED_POSITIONS, "dense": 2 * VOCABULARY}
+
+
+def step_arm(
+    *, is_cached: bool = False, kind: str | None = None
+) -> dict[str, float]:
+    """Median seconds of a logit step of the mini pair, and of the teacher's
+    forward pass over the same batches where the teacher is in memory.
+
+    is_cached: the teacher's logits come from disk. kind: every block's states
+    are imitated as well, by this kind of loss.
+    """
+    set_seed(7)
+    profile = replace(pair_profile(get_profile("mini", {})), epochs=1)
+    features = FeatureTerm("even", 0.1, kind) if kind else None
+    teacher = load_teacher(profile)
+    student = add_lora(load_student(profile), rank=profile.rank)
+    lesson = Lesson(
+        budget_traces(profile, ROWS), teacher, Objective(features=features)
+    )
+    if is_cached:
+        lesson = cached(lesson, student, profile=profile, top_k=TOP_K)
+    trainer = lesson.trainer(student, profile=profile, seed=7)
+    figures = {"seconds": median(train_timed(trainer)[:STEPS])}
+    if not is_cached:
+        figures["teacher"] = forward_seconds(trainer, teacher)
+    return figures
+
+
+@torch.no_grad()
+def forward_seconds(trainer: Any, teacher: Any) -> float:
+    """Median seconds of the teacher's forward pass, logits and all."""
+    seconds = []
+    for batch in list(trainer.get_train_dataloader())[:STEPS]:
+        inputs = batch["input_ids"], batch["attention_mask"]
+        started = time.perf_counter()
+        teacher.model(*inputs)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
+
+
+ARMS: dict[str, Callable[[], dict[str, float]]] = {
+    "bytes": bytes_arm,
+    "online": step_arm,
+    "cached": partial(step_arm, is_cached=True),
+    "states": partial(step_arm, kind="cosine"),
+    "relations": partial(step_arm, kind="relation"),
+}
 
 Figures = dict[str, list[float]]  # a value for each round
-run_arm = partial(run_child, "helpers.rebuild.bench_arms")
-
-
-def over(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """The ratio of two figures, round by round."""
-    return [a / b for a, b in zip(first, second, strict=True)]
+run_arm = partial(run_child, "helpers.rebuild.bench")  # in its own process
 
 
 def bench_kd() -> Figures:
-    """Notebook 05: the naive loss over the chunked one, the cache's bytes,
-    and a step with the teacher in memory over one from the cache."""
+    """Notebook 05: the cache's bytes, and a step with the teacher in memory
+    over one from the cache."""
     size = run_arm("bytes")
-    losses = take_turns("naive", "chunked", measure=run_arm)
     steps = take_turns("online", "cached", measure=run_arm)
-    naive, chunked = losses.values()
     online, cached = steps.values()
     return {
-        "kd_memory": over(naive["mb"], chunked["mb"]),
-        "kd_time": over(chunked["seconds"], naive["seconds"]),
-        "kd_loss": over(chunked["loss"], naive["loss"]),
-        "kd_gradient": over(chunked["gradient"], naive["gradient"]),
-        "kd_naive_mb": naive["mb"],
-        "kd_chunked_mb": chunked["mb"],
         "cache_bytes": [size["dense"] / size["cached"]],
         "cache_bytes_per_token": [size["cached"]],
         "cache_step": over(online["seconds"], cached["seconds"]),
@@ -56,6 +122,13 @@ def bench_kd() -> Figures:
         "step_cached_s": cached["seconds"],
         "step_teacher_s": online["teacher"],
     }
+
+
+def bench_losses() -> Figures:
+    """One loss in four ways; kept in data/results/losses for notebook 05."""
+    from helpers.rebuild.bench_losses import measure_all
+
+    return measure_all()
 
 
 def bench_features() -> Figures:
@@ -96,6 +169,7 @@ def bench_processes() -> Figures:
 
 PARTS: dict[str, Callable[[], Figures]] = {
     "kd": bench_kd,
+    "losses": bench_losses,
     "features": bench_features,
     "memory": bench_memory,
     "processes": bench_processes,
@@ -133,3 +207,7 @@ def main(argv: list[str]) -> int:
         low, high = summary["spread"][name]
         print(f"{name:<24}{value:<10g} ({low:g} to {high:g})")
     return 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(ARMS[sys.argv[1]]()))

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from helpers.profiles import MODELS, PROFILES, Profile
 from helpers.rebuild.children import run_child
 from helpers.rebuild.memory_points import MIB, POINTS, Measured, Point
 from helpers.scale.shapes import CONFIGS
-from helpers.sft import build_trainer
+from helpers.sft import TextLesson
 from helpers.trainer import DistillTrainer
 
 TOKENIZERS = {"gemma3_text": "mini-gemma3"}  # any ids will do: the ids are 5
@@ -109,8 +109,18 @@ def prepare(
             teacher=teacher,
             data_collator=PairCollator(loaded.tokenizer.pad_token_id),
         )
-    options = {"profile": profile, "epochs": 1, "seed": 7, "progress": False}
-    return build_trainer(loaded, rows, None, make=make, **options).train
+    lesson = Given(rows, make)
+    return lesson.trainer(loaded, profile=profile, progress=False).train
+
+
+@dataclass(frozen=True)
+class Given(TextLesson):
+    """Rows that are encoded already, and what makes their trainer."""
+
+    make: Callable[..., Any] | None
+
+    def prepare(self, *_: Any) -> tuple[Any, Any]:
+        return self.traces, self.make
 
 
 def ask(point: Point, loaded: Loaded) -> None:

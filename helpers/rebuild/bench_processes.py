@@ -24,7 +24,7 @@ from helpers.profiles import DATA, get_profile, set_seed, write_atomic
 from helpers.rebuild.children import run_child, take_turns
 from helpers.results import package_versions
 from helpers.scale.shards import shared_traces
-from helpers.sft import build_trainer, encode_traces
+from helpers.sft import TextLesson
 from helpers.traces import filter_traces, load_traces
 from helpers.widgets.training import train_timed
 
@@ -57,17 +57,14 @@ def sft_speed(size: int, batch: int) -> float:
     set_seed(7)
     profile = get_profile("mini", {})
     share = batch // processes().num_processes
+    profile = replace(profile, batch_size=share, epochs=1)
     sound, _ = filter_traces(load_traces(profile.traces_path))
     student = add_lora(load_student(profile), rank=profile.rank)
-    rows, _ = encode_traces(
-        list(sound)[:size], student.tokenizer, max_length=profile.max_length
-    )
-    profile = replace(profile, batch_size=share)
-    trainer = build_trainer(
-        student, rows, None, profile=profile, epochs=1, seed=7, progress=False
-    )
+    lesson = TextLesson(sound[:size])
+    trainer = lesson.trainer(student, profile=profile, progress=False)
     steps = train_timed(trainer)
-    tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * batch
+    rows = trainer.train_dataset
+    tokens = sum(map(len, rows["input_ids"])) / len(rows) * batch
     return tokens / median(steps[WARM_UP:])
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from helpers.profiles import ROOT
@@ -30,6 +30,11 @@ def run_child(*command: str, environment: Mapping[str, str] = {}) -> Any:
     if done.returncode:
         raise RuntimeError(f"{command} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def over(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """The ratio of two figures, round by round."""
+    return [a / b for a, b in zip(first, second, strict=True)]
 
 
 def take_turns(

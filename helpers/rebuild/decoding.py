@@ -1,4 +1,4 @@
-"""Greedy answers where a row that has ended leaves the batch.
+"""Answers where a row that has ended leaves the batch.
 
 `helpers.generate` keeps it to the batch's longest answer, which doubles the
 time of an experiment that asks small models a million questions.
@@ -19,18 +19,16 @@ from transformers.masking_utils import (
     AttentionMaskInterface,
 )
 
-from helpers import chat
 from helpers.evaluate import Evaluation, render_prompts
 from helpers.generate import (
-    Completion,
     cut_after_stop,
-    length_batches,
+    generate,
     pad_left,
     peak_memory_mb,
     stop_ids,
 )
 from helpers.models import Loaded
-from helpers.profiles import Profile
+from helpers.profiles import Profile, Sampling
 
 
 def grouped(
@@ -64,38 +62,35 @@ def quick_evaluate(
     loaded: Loaded, problems: list[dict], profile: Profile
 ) -> Evaluation:
     """What `evaluate` returns for a greedy model, faster."""
-    tokenizer, started = loaded.tokenizer, time.perf_counter()
-    prompts = render_prompts(problems, tokenizer, profile)
-    encoded = [chat.encode_text(text, tokenizer) for text in prompts]
-    answers: dict[int, Completion] = {}
-    for batch in length_batches(encoded, profile.evaluation_batch):
-        asked = [encoded[i] for i in batch]
-        rows = decode(loaded, asked, profile.max_new_tokens)
-        for i, row in zip(batch, rows, strict=True):
-            ended = row[-1] in stop_ids(loaded.model, tokenizer)
-            answers[i] = Completion(
-                chat.completion_text(row, prompts[i], tokenizer),
-                len(row),
-                "stop" if ended else "length",
-            )
-    completions = [answers[i] for i in range(len(prompts))]
+    started = time.perf_counter()
+    completions = generate(
+        loaded.model,
+        loaded.tokenizer,
+        render_prompts(problems, loaded.tokenizer, profile),
+        sampling=profile.greedy,
+        batch_size=profile.evaluation_batch,
+        decode=decode,
+    )
     seconds = time.perf_counter() - started
     return Evaluation(problems, completions, seconds, peak_memory_mb())
 
 
 @torch.no_grad()
 def decode(
-    loaded: Loaded, prompts: list[list[int]], limit: int
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    *,
+    sampling: Sampling,
 ) -> list[list[int]]:
-    """New ids of each prompt, the stop token included where one came."""
-    model = loaded.model.eval()
-    model.set_attn_implementation("grouped")
-    stops = stop_ids(model, loaded.tokenizer)
+    """As `generate_batch`: greedy, or drawn at T without any truncation."""
+    model.eval().set_attn_implementation("grouped")
+    stops = stop_ids(model, tokenizer)
     ids, mask = pad_left(prompts, stops[0])
     rows: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts))
     asked: dict[str, Any] = {"past_key_values": None}
-    for _ in range(limit):
+    for _ in range(sampling.max_new_tokens):
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         asked["past_key_values"] = (
             out := model(
@@ -107,7 +102,11 @@ def decode(
                 **asked,
             )
         ).past_key_values
-        tokens = out.logits[:, -1].argmax(dim=-1)
+        logits = out.logits[:, -1, : len(tokenizer)]
+        tokens = logits.argmax(dim=-1)
+        if sampling.temperature:
+            odds = (logits / sampling.temperature).softmax(dim=-1)
+            tokens = odds.multinomial(1)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             rows[row].append(token)
         going = ~torch.isin(tokens, torch.tensor(stops))

@@ -27,7 +27,9 @@ def convert(gguf: Path, folder: Path) -> None:
 def save_weights(gguf: Path, folder: Path, tokenizer: Any) -> None:
     """The dequantized weights in bfloat16, config and generation config."""
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
+
+    from helpers.rebuild.minilab import finish
 
     model = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16
@@ -37,17 +39,7 @@ def save_weights(gguf: Path, folder: Path, tokenizer: Any) -> None:
     model.hf_quantizer = None
     model.is_quantized = False
     del model.config.quantization_config
-    stops = tokenizer.convert_tokens_to_ids(["<eos>", "<end_of_turn>"])
-    model.config.eos_token_id = stops
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=stops,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    model.save_pretrained(folder)
+    finish(model, tokenizer, folder, samples=False)
 
 
 def gemma_merges(

@@ -11,6 +11,7 @@ import numpy as np
 
 from helpers import CourseError, read_json
 from helpers.profiles import DATA
+from helpers.rebuild.calibration import calibration_error
 from helpers.rebuild.contrasts import Contrast, Seeds, family, residuals
 
 RESULTS = DATA / "results" / "half_gemma"
@@ -91,17 +92,20 @@ class Half:
         return float(self.values(score, kind).mean())
 
     @property
+    def bins(self) -> np.ndarray:
+        """Of `tenths`, all seeds together."""
+        return np.sum([run["bins"] for run in self.runs], axis=0).T
+
+    @property
     def calibration(self) -> np.ndarray:
         """Bins of ten percent: tokens, mean confidence, share of right."""
-        count, sure, right = np.sum([r["bins"] for r in self.runs], axis=0).T
-        count = np.maximum(count, 1)
-        return np.stack([count, sure / count, right / count])
+        count = np.maximum(self.bins[0], 1)
+        return np.stack([count, *self.bins[1:] / count])
 
     @property
     def ece(self) -> float:
-        """Expected calibration error (Guo et al. 2017, equation 3)."""
-        count, sure, right = self.calibration
-        return float((count * abs(sure - right)).sum() / count.sum())
+        """The expected calibration error of all seeds together."""
+        return calibration_error(self.bins)
 
 
 def read_half(path: Path) -> dict[str, Any]:

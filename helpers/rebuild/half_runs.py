@@ -22,6 +22,7 @@ from helpers.cli.commands import command_parser, count
 from helpers.cli.fetch import fetch_gemma
 from helpers.generate import peak_memory_mb, reset_peak
 from helpers.profiles import RUNS, get_profile, set_seed
+from helpers.rebuild.calibration import tenths
 from helpers.rebuild.half_anatomy import anatomy, looked_into
 from helpers.rebuild.half_gemma import (
     LESSONS,
@@ -42,7 +43,6 @@ RATES = (1e-3, 3e-4, 1e-4, 3e-5)
 TUNING_SEED, TUNED_STEPS, TUNED_RATE = 1, 128, 1e-4
 BASELINES = ("teacher", "tuned", "nf4")
 POINTS = 4  # of a curve, on validation texts
-BINS = 10
 Texts = Sequence[tuple[str, Tensor]]  # of `held_out`
 
 
@@ -66,7 +66,7 @@ def score(
     teacher: its `opinions` on the same texts.
     """
     sums: dict[str, dict[str, list]] = {}
-    bins = torch.zeros(3, BINS, dtype=torch.float64)
+    bins: Any = 0
     pairs = zip(opinions(model, texts), teacher, strict=True)
     for (kind, ids), (logs, taught) in zip(texts, pairs, strict=True):
         logs, taught, targets = logs.float(), taught.float(), ids[1:]
@@ -77,19 +77,16 @@ def score(
             "kl": (taught.exp() * (taught - logs)).sum(),
             "agree": (guess == taught.argmax(dim=-1)).sum(),
         }
-        place = (sure * BINS).long().clamp(max=BINS - 1)
-        for row, value in enumerate((sure * 0 + 1, sure, guess == targets)):
-            bins[row].index_add_(0, place, value.double())
+        bins = bins + tenths(sure, guess == targets)
         table = sums.setdefault(kind, {name: [] for name in values})
         for name, value in values.items():
             table[name].append(round(float(value), 3))
-    return {"texts": sums, "bins": bins.T.round(decimals=3).tolist()}
+    return {"texts": sums, "bins": bins.T.round(3).tolist()}
 
 
-def mean(scored: dict[str, Any], name: str, kind: str | None = None) -> float:
-    """A sum of `score` per token, of all texts or of one kind."""
-    tables = scored["texts"]
-    parts = [tables[kind]] if kind else list(tables.values())
+def mean(scored: dict[str, Any], name: str) -> float:
+    """A sum of `score` per token, of all texts."""
+    parts = scored["texts"].values()
     total = sum(sum(part["tokens"]) for part in parts)
     return sum(sum(part[name]) for part in parts) / total
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -19,11 +20,15 @@ from torch.nn.utils.rnn import pad_sequence
 from helpers import CourseError
 from helpers.distill import pair_rows
 from helpers.features import Projectors, layer_map
+from helpers.logit_cache import PairCollator
 from helpers.models import Loaded, load_teacher
+from helpers.on_policy import own_rows
 from helpers.problems import load_problems
 from helpers.profiles import RUNS, Profile
+from helpers.rebuild.decoding import decode
 from helpers.rebuild.experiments import ALL_TRACES, MAKE_ALL, gold_rows
 from helpers.rebuild.signals import (
+    SIGNALS,
     Signal,
     pull,
     signal_loss,
@@ -36,6 +41,7 @@ from helpers.traces import filter_traces, generate_traces, load_traces
 BATCH = 16
 WORK = RUNS / "mini" / "compare"
 SHIPPED = 250  # a larger budget draws from more traces than ship
+OWN = SIGNALS["reverse"]  # how own text is judged
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,7 @@ def listen(
     profile: Profile,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows as tensors, with all that the teacher has to say about them.
-
-    ids and labels (tokens,); soft (trained positions,); taught, of the soft
-    ones (`target`) or None; states: {pair of layers: (tokens - 1, width)}.
-    """
+    """Rows as `hear` gives them."""
     teacher, options = teacher_of(profile), {"max_length": profile.max_length}
     if signal.rows == "gold":  # the teacher has no part in these
         encoded, _ = encode_traces(rows, student.tokenizer, **options)
@@ -118,24 +120,62 @@ def listen(
         readers = (student.tokenizer, teacher.tokenizer)
         encoded = pair_rows(rows, *readers, **options)
     generator = torch.Generator().manual_seed(seed)
-    size, heard = len(student.tokenizer), []
-    for row in encoded:
-        ids, labels = (torch.tensor(row[n]) for n in ("input_ids", "labels"))
-        trained = labels[1:] != -100
-        start = row.get("soft_start", len(ids))
-        soft = torch.arange(1, len(ids))[trained] >= start
-        one = {"ids": ids, "labels": labels, "soft": soft, "taught": None}
-        if signal.logits or signal.states:
-            out = teacher.model(ids[None], output_hidden_states=True)
-            logits = out.logits[0, :-1, :size][trained][soft]
-            if signal.logits:
-                one["taught"] = target(signal, logits, generator)
-            one["states"] = {
-                (ours, theirs): out.hidden_states[theirs][0, :-1]
-                for ours, theirs in layers(signal, student.model, teacher)
-            }
-        heard.append(one)
-    return heard
+    return [hear(row, signal, student, profile, generator) for row in encoded]
+
+
+@torch.no_grad()
+def hear(
+    row: dict,
+    signal: Signal,
+    student: Any,
+    profile: Profile,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """A row as tensors, with all that the teacher has to say about it.
+
+    ids and labels (tokens,); soft (trained positions,); taught, of the soft
+    ones (`target`) or None; states: {pair of layers: (tokens - 1, width)};
+    and the row itself.
+    """
+    ids, labels = (torch.tensor(row[n]) for n in ("input_ids", "labels"))
+    trained = labels[1:] != -100
+    start = row.get("soft_start", len(ids))
+    soft = torch.arange(1, len(ids))[trained] >= start
+    one = {"ids": ids, "labels": labels, "soft": soft, "taught": None}
+    if signal.logits or signal.states:
+        teacher = teacher_of(profile)
+        out = teacher.model(ids[None], output_hidden_states=True)
+        size = len(student.tokenizer)
+        logits = out.logits[0, :-1, :size][trained][soft]
+        if signal.logits:
+            one["taught"] = target(signal, logits, generator)
+        one["states"] = {
+            (ours, theirs): out.hidden_states[theirs][0, :-1]
+            for ours, theirs in layers(signal, student.model, teacher)
+        }
+    return one | {"row": row}
+
+
+def reads_own(signal: Signal, step: int, steps: int) -> bool:
+    """Whether the student's own text is read at this step, from 0."""
+    if signal.late:
+        return step >= steps - int(steps * signal.own)
+    return int((step + 1) * signal.own) > int(step * signal.own)
+
+
+def own_text(
+    batch: list[dict], student: Loaded, profile: Profile
+) -> list[dict]:
+    """The batch's questions with what the student answers now, heard.
+
+    It writes at T = 1, with its adapters merged in a copy, which is faster.
+    """
+    merged = deepcopy(student.model).merge_and_unload()
+    asked = PairCollator(0)([row["row"] for row in batch])
+    sampling = replace(profile.greedy, temperature=1.0)
+    rows = own_rows(asked, merged, student.tokenizer, sampling, decode)
+    lots = torch.Generator()  # nothing is drawn
+    return [hear(row, OWN, student, profile, lots) for row in rows]
 
 
 def layers(signal: Signal, student: Any, teacher: Loaded) -> Any:
@@ -176,6 +216,7 @@ def learn(
     rows: list[dict],
     signal: Signal,
     *,
+    profile: Profile,
     setting: Setting,
     seed: int,
 ) -> None:
@@ -198,16 +239,19 @@ def learn(
     schedule = get_cosine_schedule_with_warmup(
         optimizer, max(1, steps // 20), steps
     )
-    for batch in batches(rows, setting.reads, seed):
+    for step, batch in enumerate(batches(rows, setting.reads, seed)):
+        told = OWN if reads_own(signal, step, steps) else signal
+        if told is OWN:
+            batch = own_text(batch, student, profile)
         out, labels, mask = ask(
             model, batch, output_hidden_states=bool(signal.states)
         )
         taught = None
-        if signal.logits:
+        if told.logits:
             taught = torch.cat([row["taught"] for row in batch])
         soft = torch.cat([row["soft"] for row in batch])
         loss = signal_loss(
-            signal, out.logits[:, :-1, :size][mask].float(), labels[mask],
+            told, out.logits[:, :-1, :size][mask].float(), labels[mask],
             soft, taught, setting.smoothing,
         )  # fmt: skip
         if not torch.isfinite(loss):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,11 +79,8 @@ class Measured:
         return self.expected / self.peak - 1
 
 
-def write_points(
-    points: Iterable[Measured], directory: Path = MEASURED
-) -> Path:
+def write_points(points: Sequence[Measured]) -> Path:
     """All points of one device, in a file named after it."""
-    points = list(points)
     device = points[0].device
     content = {
         "device": device,
@@ -92,14 +89,14 @@ def write_points(
         "points": [asdict(p.point) | {"peak": p.peak} for p in points],
     }
     name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
-    path = directory / f"{name}.json"
+    path = MEASURED / f"{name}.json"
     return write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_points(directory: Path = MEASURED) -> list[Measured]:
+def read_points() -> list[Measured]:
     """Every measured point, the CPU's first; CourseError if broken."""
     points = []
-    for path in sorted(directory.glob("*.json")):
+    for path in sorted(MEASURED.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             for row in content["points"]:

@@ -96,12 +96,12 @@ def save_tokenizer(recipe: Recipe, seed: int) -> Any:
 
 
 def finish(
-    model: PreTrainedModel,
-    recipe: Any,
-    tokenizer: Any,
-    folder: Path | None = None,
+    model: PreTrainedModel, tokenizer: Any, folder: Path, *, samples: bool
 ) -> None:
-    """Save an ordinary Hugging Face folder: config, weights, generation."""
+    """Save an ordinary Hugging Face folder: config, weights, generation.
+
+    samples: whether it writes by SAMPLING, or the likeliest tokens.
+    """
     names = [chat.end_of_turn(tokenizer), tokenizer.eos_token]
     ids = {
         "eos_token_id": sorted(
@@ -110,10 +110,9 @@ def finish(
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
     }
-    sampling = SAMPLING if recipe.teacher else {"do_sample": False}
+    sampling = SAMPLING if samples else {"do_sample": False}
     model.generation_config = GenerationConfig(**ids, **sampling)
     model.config.update(ids)
-    folder = folder or MODELS / recipe.name
     model.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(0o644)  # some writers leave a file to its owner alone
@@ -180,7 +179,7 @@ def main(argv: list[str]) -> int:
         if options.only in (None, recipe.name):
             tokenizer = save_tokenizer(recipe, options.seed)
             WORK.mkdir(parents=True, exist_ok=True)
-            checkpoint = WORK / f"{recipe.name}-{options.seed}.safetensors"
+            checkpoint = WORK / f"{recipe.name}-{options.seed}.pt"
             model = train(
                 recipe,
                 tokenizer,
@@ -189,8 +188,9 @@ def main(argv: list[str]) -> int:
                 exclude=reserved_questions(PROBLEMS),
                 before_step=report,
             )
-            finish(model, recipe, tokenizer)
-            print(f"{recipe.name}: saved to {MODELS / recipe.name}")
+            folder = MODELS / recipe.name
+            finish(model, tokenizer, folder, samples=recipe.teacher)
+            print(f"{recipe.name}: saved to {folder}")
         if options.only in (None, "cards", recipe.name):
             describe(recipe, MODELS / recipe.name, seed=options.seed)
     if options.ship:

@@ -115,19 +115,26 @@ def qwen(
     return Qwen3ForCausalLM(config)
 
 
-def gemma(*, vocabulary: int = 896) -> PreTrainedModel:
+def gemma(
+    *,
+    hidden: int = 128,
+    inner: int = 384,
+    layers: int = 4,
+    heads: int = 4,
+    window: int = 64,
+) -> PreTrainedModel:
     """A Gemma 3 whose layers alternate sliding and full attention."""
     config = Gemma3TextConfig(
-        vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
+        vocab_size=896,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=1,
         head_dim=32,
         query_pre_attn_scalar=32,
-        sliding_window=64,
-        layer_types=["sliding_attention", "full_attention"] * 2,
+        sliding_window=window,
+        layer_types=["sliding_attention", "full_attention"] * (layers // 2),
         max_position_embeddings=1024,
     )
     return Gemma3ForCausalLM(config)

@@ -6,13 +6,7 @@ import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from helpers.rebuild.compose import Story, generate_problems
-from helpers.rebuild.problem import (
-    SYMBOLS,
-    Problem,
-    Step,
-    compare,
-    load_moves,
-)
+from helpers.rebuild.problem import SYMBOLS, Problem, Step, compare, load_moves
 
 TAGS = "b i p em note page link thing thin ink pink".split()
 SENTENCES = (

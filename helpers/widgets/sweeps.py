@@ -23,7 +23,7 @@ from helpers.on_policy import REVERSE, OnPolicyLesson
 from helpers.problems import load_problems
 from helpers.profiles import DATA, RUNS, Profile
 from helpers.results import read_results
-from helpers.sft import build_trainer, encode_traces
+from helpers.sft import TextLesson
 from helpers.traces import filter_traces, load_traces
 
 SHIPPED = DATA / "results"
@@ -109,7 +109,7 @@ class Sweep:
 
     def models(self, profile: Profile) -> Profile:
         """The profile of the pair that trains."""
-        return pair_profile(profile) if self.objective else profile
+        return profile if self.name == "rank" else pair_profile(profile)
 
     def build(
         self,
@@ -127,18 +127,16 @@ class Sweep:
         student = add_lora(
             load_student(profile), rank=int(rank), alpha=alpha, seed=seed
         )
-        options = {"seed": seed, "progress": False}
-        if self.objective:
-            traces, teacher = list(sound)[:PAIR_TRACES], load_teacher(profile)
-            lesson = Lesson(traces, teacher, self.objective(value))
-            profile = replace(profile, epochs=PAIR_EPOCHS)
-            return student, lesson.trainer(student, profile=profile, **options)
-        traces, length = list(sound)[:TEXT_TRACES], profile.max_length
-        rows, _ = encode_traces(traces, student.tokenizer, max_length=length)
+        lesson = TextLesson(sound[:TEXT_TRACES])
         rate = profile.learning_rate * changes.get("rate x", 1.0)
-        options |= {"profile": replace(profile, learning_rate=rate)}
-        options["epochs"] = int(changes.get("epochs", TEXT_EPOCHS))
-        return student, build_trainer(student, rows, None, **options)
+        epochs = int(changes.get("epochs", TEXT_EPOCHS))
+        if self.objective:
+            traces, teacher = sound[:PAIR_TRACES], load_teacher(profile)
+            lesson = Lesson(traces, teacher, self.objective(value))
+            epochs = PAIR_EPOCHS
+        profile = replace(profile, learning_rate=rate, epochs=epochs)
+        options = {"seed": seed, "progress": False}
+        return student, lesson.trainer(student, profile=profile, **options)
 
 
 @cache
@@ -150,9 +148,7 @@ def warm_weights(profile: Profile, seed: int) -> dict[str, Any]:
     """
     student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
     sound, _ = filter_traces(load_traces(profile.traces_path))
-    lesson = Lesson(
-        list(sound)[:WARM_TRACES], load_teacher(profile), Objective()
-    )
+    lesson = Lesson(sound[:WARM_TRACES], load_teacher(profile), Objective())
     twice = replace(profile, epochs=2)
     lesson.trainer(student, profile=twice, seed=seed, progress=False).train()
     state = student.model.state_dict()
@@ -161,9 +157,6 @@ def warm_weights(profile: Profile, seed: int) -> dict[str, Any]:
 
 class ShareSweep(Sweep):
     """The share of own text, for a student that has read traces before."""
-
-    def models(self, profile: Profile) -> Profile:
-        return pair_profile(profile)
 
     def build(
         self,
@@ -177,7 +170,7 @@ class ShareSweep(Sweep):
         student = add_lora(load_student(profile), rank=profile.rank, seed=seed)
         student.model.load_state_dict(warm, strict=False)
         sound, _ = filter_traces(load_traces(profile.traces_path))
-        rows = list(sound)[WARM_TRACES : WARM_TRACES + OWN_QUESTIONS]
+        rows = sound[WARM_TRACES : WARM_TRACES + OWN_QUESTIONS]
         lesson = OnPolicyLesson(
             rows, load_teacher(profile), REVERSE, share=value
         )

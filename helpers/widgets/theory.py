@@ -11,12 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.losses import divergence
+from helpers.losses import KINDS, divergence
 from helpers.plots.style import headline
 from helpers.plots.theory import gradient_plot, next_token_plot, two_peaks_plot
 from helpers.widgets.explorer import Explorer
 
-KINDS = ("forward", "reverse", "jsd", "skew")
 SHOWN = 6  # tokens in the picture of the temperature
 CURVE = torch.logspace(math.log10(0.25), 1.5, 60).tolist()
 # The two-peaked teacher: 60% of its mass at -2.5, 40% at 2.5.

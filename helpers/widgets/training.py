@@ -56,21 +56,19 @@ class TrainingSlider(Explorer):
         self.others: list[Point] = []  # with changes
         self.worker: threading.Thread | None = None
         self.stopping = threading.Event()
-        self.slider = ipywidgets.SelectionSlider(
-            options=[(f"{value:g}", value) for value in sweep.values],
-            value=start,
-            description=sweep.label,
-            continuous_update=False,
-            style={"description_width": "initial"},
-        )
-        self.changes = {
-            name: ipywidgets.SelectionSlider(
-                options=[(f"{value:g}", value) for value in sorted(values)],
-                value=values[0],
-                description=name,
+
+        def choice(label: str, values: Sequence[float], start: float) -> Any:
+            return ipywidgets.SelectionSlider(
+                options=[(f"{value:g}", value) for value in values],
+                value=start,
+                description=label,
                 continuous_update=False,
                 style={"description_width": "initial"},
             )
+
+        self.slider = choice(sweep.label, sweep.values, start)
+        self.changes = {
+            name: choice(name, sorted(values), values[0])
             for name, values in (changes or {}).items()
         }
         self.own = {name: one.value for name, one in self.changes.items()}

@@ -9,15 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from helpers.plots import (
-    accuracy,
-    comparison,
-    features,
-    logits,
-    memory,
-    pipeline,
-    theory,
-)
+from helpers.plots import comparison, features, logits, memory, theory
 from helpers.scale.planner import GIB, Plan, plan_memory
 from helpers.scale.shapes import load_shape
 
@@ -44,17 +36,6 @@ def test_lines_have_a_name_and_a_look_each(shown: list[Figure]) -> None:
         assert drawn == TWO
         assert first.get_linestyle() != second.get_linestyle()
         assert first.get_color() != second.get_color()
-
-
-def test_coverage_and_targets_show_every_row(shown: list[Figure]) -> None:
-    comparison.coverage([2, 10], TWO, "Too narrow")
-    promised, *lines = shown[0].axes[0].lines
-    assert list(promised.get_ydata()) == [0.95, 0.95]
-    assert {line.get_label() for line in lines} == set(TWO)
-    comparison.targets(["a", "b"], TWO, "What is told")
-    assert [axes.get_title(loc="left") for axes in shown[1].axes] == list(TWO)
-    widths = [bar.get_width() for bar in shown[1].axes[1].patches]
-    assert widths == TWO["student"]
 
 
 def test_plan_bars_add_up_and_name_the_cards(shown: list[Figure]) -> None:
@@ -95,19 +76,6 @@ def test_forest_fills_the_marks_that_are_sure(
     assert inside[0] != "white" and inside[1] == "white"
 
 
-def test_influence_bars_show_every_block_once(shown: list[Figure]) -> None:
-    influence = [0.5, 0.01, 0.2]
-    comparison.influence_bars(influence, [0, 2], "Two stay")
-    (axes,) = shown[0].axes
-    heights = {
-        round(bar.get_x() + bar.get_width() / 2): bar.get_height()
-        for bar in axes.patches
-    }
-    assert heights == dict(enumerate(influence))
-    hatched = [bar for bar in axes.patches if bar.get_hatch()]
-    assert [bar.get_height() for bar in hatched] == [0.01]
-
-
 def test_reliability_leaves_out_bins_with_few_tokens(
     shown: list[Figure],
 ) -> None:
@@ -115,30 +83,3 @@ def test_reliability_leaves_out_bins_with_few_tokens(
     comparison.reliability({"teacher": bins}, "Calibrated")
     (axes,) = shown[0].axes
     assert [*axes.lines[1].get_xdata()] == [0.15, 0.9]
-
-
-def test_over_steps_marks_the_epochs_that_there_are(
-    shown: list[Figure],
-) -> None:
-    points = [(step, 1 / step) for step in range(1, 9)]
-    accuracy.over_steps({"training": points}, "Down", epochs=[4, 8])
-    (axes,) = shown[0].axes
-    assert texts(axes.texts) == ["epoch 1 ", "epoch 2 "]
-    assert [*axes.lines[0].get_ydata()] == [y for _, y in points]
-
-
-def test_nf4_error_plot_counts_how_often_a_level_is_used(
-    shown: list[Figure],
-) -> None:
-    values = torch.linspace(-1, 1, 64)
-    codes = torch.tensor([0] * 16 + [7] * 48)
-    accuracy.nf4_error_plot(values, values, codes, "Unlike")
-    heights = [bar.get_height() for bar in shown[0].axes[1].patches]
-    assert heights == [0.25] + [0] * 6 + [0.75] + [0] * 8
-
-
-def test_pipeline_names_every_signal(shown: list[Figure]) -> None:
-    pipeline.pipeline("All three")
-    said = " ".join(texts(shown[0].axes[0].texts))
-    for word in ("text", "logits", "hidden states", "notebook 05"):
-        assert word in said

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 
 import pytest
 
-from helpers.rebuild import bench
+from helpers.rebuild import bench, bench_losses
 from helpers.rebuild.bench_processes import run_arm
 
 
@@ -17,8 +18,6 @@ def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
     asked = []
     figures = {
         "bytes": {"dense": 1200, "cached": 3},
-        "naive": {"mb": 900, "seconds": 4, "loss": 2, "gradient": 5},
-        "chunked": {"mb": 100, "seconds": 2, "loss": 2, "gradient": 5},
         "online": {"seconds": 3.0, "teacher": 1.5},
         "cached": {"seconds": 2.0},
     }
@@ -30,11 +29,21 @@ def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
     monkeypatch.setattr(bench, "run_arm", child)
     assert bench.main(["--only", "kd", "--json"]) == 0
     ratios = json.loads(capfd.readouterr().out)["ratios"]
-    turns = 3 * ["naive", "chunked"] + 3 * ["online", "cached"]
-    assert asked == ["bytes", *turns]
-    assert (ratios["kd_memory"], ratios["kd_time"]) == (9, 0.5)
+    assert asked == ["bytes", *(3 * ["online", "cached"])]
     assert (ratios["cache_bytes"], ratios["cache_step"]) == (400, 1.5)
     assert ratios["teacher_share"] == 0.5
+
+
+def test_bench_losses_are_one_loss(monkeypatch):
+    """Ours and TRL's; Liger's where it is installed."""
+    for name in ("VOCABULARY", "POSITIONS", "CHUNK"):
+        monkeypatch.setattr(bench_losses, name, {"CHUNK": 4}.get(name, 40))
+    ways = ["naive", "chunked", "trl"]
+    ways += ["liger"] * (find_spec("liger_kernel") is not None)
+    first, *others = map(bench_losses.loss_arm, ways)
+    for figures in others:
+        for name in ("loss", "gradient"):
+            assert figures[name] == pytest.approx(first[name], rel=1e-4)
 
 
 @pytest.mark.slow

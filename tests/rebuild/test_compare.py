@@ -15,11 +15,11 @@ from helpers import CourseError
 from helpers.distill import pair_profile
 from helpers.evaluate import evaluate
 from helpers.losses import kd_loss
-from helpers.models import load_teacher
+from helpers.models import add_lora, load_student, load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.rebuild import compare, lessons
-from helpers.rebuild.decoding import quick_evaluate
+from helpers.rebuild.decoding import decode, quick_evaluate
 from helpers.rebuild.signals import SIGNALS, pull, signal_loss, target
 from helpers.results import read_results
 
@@ -146,7 +146,9 @@ def test_gold_text_is_read_without_the_teacher():
     text = student.tokenizer.decode(heard[0]["ids"])
     assert rows[0]["qwen3_answer"] in text
     setting = lessons.Setting(1e-3, 16)
-    lessons.learn(student, heard, signal, setting=setting, seed=8)
+    lessons.learn(
+        student, heard, signal, profile=MINI, setting=setting, seed=8
+    )
 
 
 def test_batches_read_every_row_once_before_any_twice():
@@ -154,6 +156,68 @@ def test_batches_read_every_row_once_before_any_twice():
     read = sum(lessons.batches(rows, 80, seed=3), [])
     assert sorted(read[:40]) == sorted(read[40:]) == rows
     assert read[:40] != read[40:]
+
+
+def test_own_steps_are_the_share_by_turns_or_last():
+    turns, last, all_own = (
+        [lessons.reads_own(SIGNALS[arm], step, 5) for step in range(5)]
+        for arm in ("mixed", "on_policy_text", "on_policy")
+    )
+    assert turns == [False, True, False, True, False]
+    assert last == [False, False, False, True, True]
+    assert all(all_own)
+    assert not lessons.reads_own(SIGNALS["text"], 4, 5)
+
+
+def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(tmp_path):
+    profile = tiny.pair(tmp_path)
+    student = add_lora(load_student(profile), rank=4, seed=7)
+    signal = SIGNALS["on_policy"]
+    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
+    assert not any(row["taught"] is not None for row in rows)
+    before = student.model.state_dict()
+    before = {name: weight.clone() for name, weight in before.items()}
+    torch.manual_seed(0)
+    texts = lessons.own_text(rows, student, profile)
+    assert all(
+        w.equal(before[n]) for n, w in student.model.state_dict().items()
+    )
+    for row, text in zip(rows, texts, strict=True):
+        start = row["row"]["soft_start"]
+        assert text["ids"][:start].equal(row["ids"][:start])
+        wrote = len(text["ids"]) - start
+        assert 0 < wrote <= profile.max_new_tokens
+        assert text["soft"].sum() == wrote
+        ids = text["ids"][None]
+        logits = lessons.teacher_of(profile).model(ids).logits
+        wanted = logits[0, start - 1 : -1, : len(student.tokenizer)]
+        assert text["taught"].allclose(wanted.log_softmax(-1), atol=1e-5)
+
+
+def test_equal_seconds_are_fewer_rows_at_the_same_rates():
+    brief, whole = map(compare.tries_of, ("on_policy_brief", "on_policy"))
+    assert [one.rate for one in brief] == [one.rate for one in whole]
+    assert {one.reads for one in whole} == {2000}
+    assert {one.reads for one in brief} == {571}  # a row costs 3.5
+
+
+@pytest.mark.slow
+def test_drawn_answers_follow_the_students_odds():
+    """First tokens of many draws at T = 1, against the probabilities."""
+    small = load_teacher(MINI, MINI.student)
+    prompt = [5, 9, 23, 40]
+    sampling = replace(MINI.greedy, temperature=1.0, max_new_tokens=1)
+    torch.manual_seed(1)
+    drawn = decode(
+        small.model, small.tokenizer, [prompt] * 4000, sampling=sampling
+    )
+    size = len(small.tokenizer)
+    with torch.no_grad():
+        logits = small.model(torch.tensor([prompt])).logits[0, -1, :size]
+    odds, counts = logits.softmax(-1), torch.zeros(size)
+    counts.index_add_(0, torch.tensor(drawn)[:, 0], torch.ones(4000))
+    spread = (odds * (1 - odds) / 4000).sqrt()
+    assert ((counts / 4000 - odds).abs() < 5 * spread + 1e-3).all()
 
 
 @pytest.mark.slow
@@ -167,7 +231,8 @@ def test_quick_answers_are_the_slow_ones():
 
 
 @pytest.mark.parametrize(
-    "arm", ["text", "smoothed", "top16", "states", "logits_relations"]
+    "arm",
+    ["text", "smoothed", "top16", "states", "logits_relations", "on_policy"],
 )
 def test_a_run_is_tuned_measured_and_not_made_twice(
     arm, tmp_path, monkeypatch
@@ -177,6 +242,7 @@ def test_a_run_is_tuned_measured_and_not_made_twice(
     monkeypatch.setattr(compare, "KD_RESULTS", tmp_path)
     monkeypatch.setattr(compare, "TRIES", [lessons.Setting(1e-3, 16)])
     monkeypatch.setattr(compare, "SMOOTHED", [lessons.Setting(1e-3, 16, 0.1)])
+    monkeypatch.setattr(compare, "GENTLE", [lessons.Setting(1e-3, 16)])
     monkeypatch.setattr(compare, "rows_of", lambda *_: tiny.traces(4))
     monkeypatch.setattr(
         compare, "load_problems", lambda *_, **__: tiny.problems(4)

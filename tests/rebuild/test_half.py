@@ -13,6 +13,7 @@ from torch.nn import functional
 from helpers import CourseError
 from helpers.profiles import DATA, MODELS
 from helpers.rebuild import half_results, half_runs
+from helpers.rebuild.calibration import calibration_error, tenths
 from helpers.rebuild.half_anatomy import anatomy
 from helpers.rebuild.half_gemma import (
     LESSONS,
@@ -212,6 +213,15 @@ def test_half_is_a_mean_per_token_and_calibrated_by_bins():
     assert half.ece == pytest.approx(0.25)
     even = half_results.Half("text", 32, (made_up("text", 7, [2.0, 2.0]),))
     assert even.values("nll") == pytest.approx(np.full((1, 2), 2.0))
+
+
+def test_calibration_error_by_hand():
+    sure = torch.tensor([0.05, 0.62, 0.68, 1.0])
+    bins = tenths(sure, torch.tensor([False, True, False, True]))
+    assert bins[:, [0, 6, 9]].tolist() == [
+        [1, 2, 1], pytest.approx([0.05, 1.3, 1.0]), [0, 1, 1],
+    ]  # fmt: skip
+    assert calibration_error(bins) == pytest.approx((0.05 + 0.3) / 4)
 
 
 def test_contrasts_pair_the_lessons_by_seed(tmp_path):

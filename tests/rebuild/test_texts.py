@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 from helpers.answers import is_correct, split_trace
@@ -30,12 +31,8 @@ def problems():
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    """The teacher's and a student's, dressed with their chat templates."""
-    corpus, pair = list(texts.corpus(7, count=500)), []
-    for recipe in recipes.RECIPES[:2]:
-        pair.append(recipe.tokenizer(corpus))
-        pair[-1].chat_template = recipe.template
-    return pair
+    """The teacher's and a student's."""
+    return [tiny.tokenizer(name) for name in (tiny.TEACHER, tiny.STUDENT)]
 
 
 def test_thinking_answer_is_right_and_compares_all_but_buses(problems):
