@@ -1,12 +1,12 @@
 """What the arms of notebooks 04 to 08 scored: groups, tables, contrasts.
 
 The results of `helpers compare` lie in data/results/kd/budget_<traces>, those
-of 04 in data/results/stories, of 06 in data/results/features; a file a seed.
+of 04 in data/results/stories; a file a seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -117,21 +117,6 @@ PRIMARY = (
     ("logits_t2", "text"),
     ("logits_t2", "gold"),
 )
-# Notebook 06's own experiment: three seeds, the same traces for all.
-FEATURES = DATA / "results" / "features"
-FEATURE_NAMES = {
-    "sft_traces": "teacher text",
-    "logit_online_t2": "logits, T = 2",
-    "feature_text": "text + states",
-    "feature_relation": "text + relations",
-    "feature_logit": "logits + relations",
-}
-FEATURE_PAIRS = (
-    ("feature_text", "sft_traces"),
-    ("feature_relation", "sft_traces"),
-    ("feature_text", "logit_online_t2"),
-    ("feature_logit", "logit_online_t2"),
-)
 TESTED = (64, 250)  # budgets of the primary contrasts
 # What the plan describes and does not test: each arm less its nearest kin.
 DESCRIBED = (
@@ -193,17 +178,14 @@ class Group:
 
 
 def read_groups(
-    folder: Path = KD_RESULTS,
-    *,
-    names: Mapping[str, str] = ARM_NAMES,
-    profile: str = "mini",
+    folder: Path = KD_RESULTS, *, profile: str = "mini"
 ) -> list[Group]:
-    """By budget, then in the order of `names`; CourseError if broken."""
+    """By budget, then in the order of ARM_NAMES; CourseError if broken."""
     groups = []
     for place in folder.glob("budget_*"):
         budget = int(place.name.removeprefix("budget_"))
         results = [r for r in read_results(place) if r.profile == profile]
-        for arm, name in names.items():
+        for arm, name in ARM_NAMES.items():
             seeds = tuple(result for result in results if result.arm == arm)
             groups += [Group(arm, budget, seeds, name)] if seeds else []
     return sorted(groups, key=lambda group: group.budget)
