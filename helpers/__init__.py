@@ -73,6 +73,20 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
     return path
 
 
+def append(path: Path, text: str) -> None:
+    """Append to the file, made with its folder, and flush it to disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        cure = "Make space or check permissions, run it again: it goes on"
+        reason = f"cannot write {path.name}: {error.strerror}. {cure}"
+        raise OSError(error.errno, reason) from error
+
+
 def ordinary(path: Path, most: int = 2**32) -> Path:
     """The path, if it is a file of at most `most` bytes, or nothing yet.
 

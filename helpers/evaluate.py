@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import CourseError, chat
+from helpers import CourseError, append, chat
 from helpers.answers import is_correct, outcome, split_trace
 from helpers.profiles import Profile, Sampling
 
@@ -200,7 +200,6 @@ def evaluate(
 
     from helpers.generate import Completion, length_batches
     from helpers.models import processes, reset_peak, weights_hash
-    from helpers.traces import append
 
     sampling = sampling or profile.greedy
     prompts = render_prompts(problems, loaded.tokenizer, profile, mode)

@@ -5,9 +5,8 @@ training row of helpers.sft, in the same order, and in each row one entry per
 trained token: entry j predicts the j-th of them. Per position it takes
 k * (2 or 4 + 2) bytes instead of 2 * vocabulary.
 
-Every shard carries, in its metadata, its first row and all that the cache
-was made from. Shards appear whole or not at all, so a killed run is
-continued, and a cache whose shards do not add up to its rows is refused.
+Every shard says, in its metadata, its first row and what the cache was made
+from, and appears whole or not at all: a killed run is continued.
 """
 
 from __future__ import annotations
@@ -78,8 +77,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def read_shard(path: Path) -> tuple[dict[str, Any], int, list[int]]:
     """Settings, first row, and the positions of each row.
 
-    safetensors itself refuses a file that was cut, the hash one whose bytes
-    have changed. Raises CourseError.
+    Raises CourseError for a file that was cut or whose bytes have changed.
     """
     try:
         with safe_open(path, "pt") as tensors:
@@ -91,7 +89,8 @@ def read_shard(path: Path) -> tuple[dict[str, Any], int, list[int]]:
         settings, first_row = about["settings"], about["first_row"]
         if settings["format"] != FORMAT:
             raise ValueError(f"not of format {FORMAT}")
-    except (SafetensorError, ValueError, TypeError, LookupError) as error:
+    except (SafetensorError, ValueError, TypeError, LookupError,
+            RuntimeError) as error:  # fmt: skip
         raise broken(path, f"is no shard of a cache ({error})") from error
     return settings, first_row, lengths
 
@@ -235,6 +234,8 @@ def ask_teacher(
         for part in hidden.split(CHUNK):
             logs = log_probabilities(head(part), settings["temperature"])
             best = logs.topk(settings["k"], dim=-1)
+            if best.values.isnan().any():
+                raise CourseError("the teacher's logits are no numbers.")
             ids.append(best.indices.cpu().to(size))
             logprobs.append(best.values.cpu().half())
     return {

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from helpers import CourseError, chat, first_line, quiet
 from helpers.generate import (  # noqa: F401  all about models from one place
@@ -83,10 +83,7 @@ def import_reason(error: BaseException) -> str:
 
 @cache
 def processes() -> PartialState:
-    """The processes of this job (torchrun starts several), or the only one.
-
-    They wait for each other for days, not for 10 or 30 minutes.
-    """
+    """All of this job (torchrun starts several); they wait for days."""
     cpu = not torch.cuda.is_available()
     return PartialState(cpu=cpu, timeout=timedelta(days=7))
 
@@ -113,7 +110,7 @@ def one_sentence(
     """One sentence for the many ways in which a model does not load."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # the libraries raise many kinds
         reason = f"cannot load {Path(path).name!r}: {first_line(error)}"
         raise ModelError(f"{reason} {cure}") from error
 
@@ -204,13 +201,18 @@ def load_student(profile: Profile, name: str | None = None) -> Loaded:
 
 
 def check_dtype(model: Any, profile: Profile) -> None:
-    """Gemma 3's activations exceed float16's 65,504: infinities, then NaN."""
+    """Weights are numbers; and Gemma 3 overflows in float16 (65,504)."""
     gemma = str(model.config.model_type).startswith("gemma3")
     if gemma and profile.dtype == "float16":
         raise ModelError(
             "Gemma 3 overflows in float16. Set DISTILL_DTYPE=bfloat16, or "
             "float32 where the GPU has no bfloat16."
         )
+    for name, weight in model.named_parameters():
+        numbers = weight.is_floating_point() and weight.numel()
+        if numbers and not torch.stack(weight.aminmax()).isfinite().all():
+            where = f"{Path(model.config.name_or_path).name}: {name}"
+            raise ModelError(f"{where} holds NaN. Use another, or load anew.")
 
 
 def quantized_layers(model: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -166,6 +167,10 @@ def check(item: Field, value: Any, typed_as: str) -> None:
     if item.type == "str":
         good = item.name != "dtype" or value in DTYPES
         expected = f"one of {', '.join(DTYPES)}"
+        if item.name == "teacher_prompt":
+            rest = re.sub("{{|}}|{question}", "", value)
+            good = "{question}" in value and not {*rest} & {*"{}"}
+            expected = "a text with {question} in it, other braces doubled"
     elif item.type == "bool":
         good, expected = not is_text, "1 or 0"
     else:

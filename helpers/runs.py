@@ -8,15 +8,21 @@ resume/            what a killed run continues from
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
-from helpers import CourseError, read_json
+import torch
+from safetensors import SafetensorError, safe_open
+
+from helpers import CourseError, first_line, read_json
 from helpers.models import processes
 from helpers.profiles import Profile
 
@@ -114,16 +120,36 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint; removes those that a kill cut short.
 
     The Trainer writes trainer_state.json last, so without it the rest may be
-    missing or half written.
+    missing or half written. One whose parts have changed since goes too.
     """
     complete: dict[int, Path] = {}
     for checkpoint in folder.glob("checkpoint-*"):
         try:
             state = (checkpoint / "trainer_state.json").read_text("utf-8")
+            for part in checkpoint.glob("*.safetensors"):
+                safe_open(part, "pt")
+            for part in checkpoint.glob("*.pt"):
+                torch.load(part, map_location="cpu", weights_only=True)
+                if ZipFile(part).testzip():
+                    raise ValueError("its bytes have changed")
             complete[json.loads(state)["global_step"]] = checkpoint
-        except (OSError, ValueError, TypeError, LookupError):
+        except Exception:  # torch and zipfile raise many kinds
             shutil.rmtree(checkpoint)
     return complete[max(complete)] if complete else None
+
+
+@contextlib.contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """OSError with a cure for what safetensors and torch say of a disk."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if not re.search("I/O error|inline_container", str(error)):
+            raise
+        raise OSError(
+            f"cannot save {folder.name}: {first_line(error)}. Free some space "
+            "and type the command again: it goes on"
+        ) from error
 
 
 def finished(folder: Path) -> bool:

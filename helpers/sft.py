@@ -29,6 +29,7 @@ from helpers.runs import (
     read_run,
     run_folder,
     save_adapter,
+    saving,
 )
 
 SETTINGS = (  # of a profile: they must be equal for a run to be continued
@@ -152,8 +153,10 @@ def train_student(
             text = json.dumps(record, indent=1, default=str)
             write_atomic(folder / "run.json", text)
         started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        return finish_run(trainer, folder, time.perf_counter() - started)
+        with saving(folder):
+            resumed = str(resume) if resume else None
+            trainer.train(resume_from_checkpoint=resumed)
+            return finish_run(trainer, folder, time.perf_counter() - started)
 
 
 def adapter_rank(model: Any) -> int | None:

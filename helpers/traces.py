@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers import CourseError, alone, chat, ordinary
+from helpers import CourseError, alone, append, chat, ordinary
 from helpers.answers import is_correct, split_trace
 from helpers.generate import Completion, generate
 from helpers.models import processes, weights_hash
-from helpers.profiles import Profile, Sampling
+from helpers.profiles import Profile
 
 FIELDS = dict.fromkeys(
     ("id", "question", "gold", "qwen3_answer", "finish_reason"), str
@@ -53,8 +53,8 @@ def parse_rows(content: bytes, name: str) -> list[dict]:
                 raise ValueError(f"the id {row['id']!r} came before")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TraceFileError(
-                f"{name}, line {number}: {error!r}. Delete a broken line, and "
-                "a second run makes it again; or name a trace file."
+                f"{name}, line {number}: {type(error).__name__}: {error}. "
+                "`helpers traces --repair FILE` copies the good lines."
             ) from error
         rows[row["id"]] = row
     return list(rows.values())
@@ -76,16 +76,18 @@ def load_traces(path: Path) -> Any:
     """A trace file as a datasets.Dataset; TraceFileError names the line."""
     from datasets import Dataset
 
-    return Dataset.from_list(read_traces(Path(path)))
+    rows = read_traces(Path(path))
+    try:
+        return Dataset.from_list(rows)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        reason = f"{path}: `sampling` is not alike in all lines: {error}"
+        raise TraceFileError(reason) from error
 
 
 def asked(problem: dict) -> dict[str, str]:
     """What a row repeats of its problem."""
-    return {
-        "id": problem["id"],
-        "question": problem["question"],
-        "gold": problem["answer"],
-    }
+    names = {"id": "id", "question": "question", "gold": "answer"}
+    return {name: problem[source] for name, source in names.items()}
 
 
 def loops(text: str, *, size: int = 8, times: int = 4) -> bool:
@@ -173,7 +175,9 @@ def check_fit(
             "problems were asked for. Name another file, or raise the limit."
         )
     pairs = zip(rows, problems, strict=False)  # a begun file has fewer rows
+    prompt = {k: v for k, v in record.items() if k == "prompt"}  # newer
     for number, (row, problem) in enumerate(pairs, start=1):
+        row = row | {"sampling": prompt | row["sampling"]}
         for field, value in (asked(problem) | {"sampling": record}).items():
             if row[field] != value:
                 raise TraceFileError(
@@ -204,20 +208,6 @@ def resume_point(path: Path, problems: list[dict], record: dict) -> int:
     return len(rows)
 
 
-def append(path: Path, text: str) -> None:
-    """Append to the file, made with its folder, and flush it to disk."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-    except OSError as error:
-        cure = "Make space or check permissions, run it again: it goes on"
-        reason = f"cannot write {path.name}: {error.strerror}. {cure}"
-        raise OSError(error.errno, reason) from error
-
-
 def teacher_messages(question: str, profile: Profile) -> chat.Messages:
     """What the teacher is asked, in the profile's wording."""
     content = profile.teacher_prompt.format(question=question)
@@ -225,10 +215,12 @@ def teacher_messages(question: str, profile: Profile) -> chat.Messages:
 
 
 def sampling_record(
-    teacher: str, made_by: dict[str, str], sampling: Sampling
+    teacher: str, made_by: dict[str, str], profile: Profile, seed: int
 ) -> dict[str, Any]:
     """What decides a trace; made_by: hash of the weights, or a backend."""
-    return {"teacher": Path(teacher).name} | made_by | asdict(sampling)
+    record = {"teacher": Path(teacher).name} | made_by
+    record |= {"prompt": profile.teacher_prompt}
+    return record | asdict(profile.sampling(seed))
 
 
 def generate_traces(
@@ -265,7 +257,7 @@ def generate_traces(
             yield from chunk[max(0, done - start) :]
 
     weights = {"teacher_sha256": weights_hash(teacher)[:12]}
-    record = sampling_record(profile.teacher, weights, sampling)
+    record = sampling_record(profile.teacher, weights, profile, seed)
     return write_traces(problems, path, answers, record=record)
 
 

@@ -103,7 +103,7 @@ class Keeper(TrainerCallback):
             raise RunError(
                 f"the loss is {loss} at step {state.global_step}: the "
                 f"learning rate {args.learning_rate:g} is too high, or a "
-                "weight of the student is NaN. Lower "
+                "logit of the student or teacher is NaN. Lower "
                 "DISTILL_LEARNING_RATE and overwrite this run."
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,19 @@ def test_trap_a_thought_that_the_prompt_opened_is_not_doubled():
     think = tokenizer.convert_tokens_to_ids("<think>")
     assert opened["input_ids"].count(think) == 1
     assert think in plain["labels"] and think not in opened["labels"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% set r = range(99999) %}{% for a in r %}{% for b in r %}"
+        "{% endfor %}{% endfor %}",
+        "{{ 'x' * 10**6 }}",
+    ],
+)
+def test_render_ends_a_template_that_does_not(template, monkeypatch):
+    tokenizer = deepcopy(tiny.tokenizer(tiny.STUDENT))
+    tokenizer.chat_template = template
+    monkeypatch.setattr(chat, "SECONDS", 0.2)
+    with pytest.raises(CourseError, match="loops, or writes too much"):
+        chat.render(chat.student_messages("1 + 1?"), tokenizer, generate=True)

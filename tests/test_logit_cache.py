@@ -192,6 +192,14 @@ def test_write_cache_refuses_a_cache_of_another_teacher(copy):
         write(copy, teacher=teacher)
 
 
+def test_write_cache_refuses_a_teacher_whose_logits_are_no_numbers(tmp_path):
+    teacher = replace(tiny.teacher(), model=deepcopy(tiny.teacher().model))
+    next(teacher.model.parameters()).data.view(-1)[99] = float("nan")
+    with pytest.raises(CourseError, match="are no numbers"):
+        write(tmp_path / "cache", teacher=teacher)
+    assert not (tmp_path / "cache").exists()
+
+
 def set_metadata(old, new):
     """The same shard with other settings."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import forked
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers import models
 from helpers.models import (
@@ -102,6 +104,19 @@ def test_an_incomplete_folder_is_named(
     with pytest.raises(ModelError, match=f"half-model.*{reason}") as caught:
         load(profile, str(broken))
     assert "\n" not in str(caught.value)
+
+
+@both
+def test_a_model_with_a_weight_that_is_no_number_is_refused(
+    profile, tmp_path, load
+):
+    name = profile.teacher if load is load_teacher else profile.student
+    broken = shutil.copytree(name, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    list(weights.values())[-1].view(-1)[-1] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="broken: model.* holds NaN"):
+        load(replace(profile, load_in_4bit=False), str(broken))
 
 
 @both

@@ -89,12 +89,14 @@ def test_get_profile_refuses_a_name_that_is_nearly_one(written, meant):
 @pytest.mark.parametrize("field", [f.name for f in fields(FULL)][1:])
 def test_every_field_can_be_overridden_and_has_a_range(field):
     old = getattr(PROFILES["mini"], field)
-    text = {"analysis_length": "2", "dtype": "float16"}.get(field, "1")
+    texts = {"analysis_length": "2", "dtype": "float16"}
+    texts["teacher_prompt"] = "{question} {{1}}"
+    text = texts.get(field, "1")
     new = getattr(typed(**{field.upper(): text}), field)
     assert type(new) is type(old) and new == type(old)(text)
-    if field != "dtype" and isinstance(old, str):
+    if field not in ("dtype", "teacher_prompt") and isinstance(old, str):
         return
-    for bad in ("a word", "nan", "inf", "-1", "9999999999"):
+    for bad in ("a word", "nan", "inf", "-1", "9999999999", "{question} {"):
         match = f"^DISTILL_{field.upper()}=.*unset it"
         with pytest.raises(CourseError, match=match):
             typed(**{field.upper(): bad})

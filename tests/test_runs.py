@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from safetensors import SafetensorError
 
 from helpers import CourseError, alone, runs
 from helpers.runs import (
@@ -17,6 +18,7 @@ from helpers.runs import (
     read_run,
     run_folder,
     save_adapter,
+    saving,
 )
 
 
@@ -73,6 +75,18 @@ def test_last_checkpoint_newest_complete_one(tmp_path):
     (tmp_path / "checkpoint-110" / "trainer_state.json").write_text('{"glo')
     assert runs.last_checkpoint(tmp_path).name == "checkpoint-100"
     assert not (tmp_path / "checkpoint-110").exists()
+
+
+def test_saving_says_what_to_do_about_a_full_disk(tmp_path):
+    for error in (
+        SafetensorError("I/O error: File too large"),
+        RuntimeError("[enforce fail at inline_container.cc:672]"),
+    ):
+        with pytest.raises(OSError, match="cannot save.*it goes on"):
+            with saving(tmp_path):
+                raise error  # fmt: skip
+    with pytest.raises(RuntimeError, match="out of memory"), saving(tmp_path):
+        raise RuntimeError("CUDA out of memory")
 
 
 def test_read_run_without_a_run(tmp_path):

@@ -102,6 +102,7 @@ def test_generate_traces_rows_are_complete(path):
     assert rows[0]["sampling"] == {
         "teacher": "mini-qwen3",
         "teacher_sha256": weights_hash(tiny.teacher().model)[:12],
+        "prompt": "Question: {question}",
         **asdict(tiny.profile(path.parent).sampling(seed=7)),
     }
     assert len(set(rows["qwen3_answer"])) > 10
@@ -165,6 +166,7 @@ def test_generate_traces_survives_sigkill(tmp_path):
         ({"seed": 8}, "line 1: sampling"),
         ({"sampling_temperature": 0.7}, "line 1: sampling"),
         ({"max_new_tokens": 17}, "other problems or settings"),
+        ({"teacher_prompt": "Now: {question}"}, "line 1: sampling"),
         ({"count": 3}, "only 3 problems"),
     ],
 )

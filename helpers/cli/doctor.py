@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from helpers import CourseError
 from helpers.cli import environment
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
-from helpers.profiles import MODELS, Profile, get_profile, revision_of
+from helpers.profiles import MODELS, RUNS, Profile, get_profile, revision_of
 from helpers.scale.planner import GIB, PROMPT, plan_memory
 from helpers.scale.shapes import load_shape
 
@@ -40,6 +42,16 @@ matrix = matrix.cuda() if torch.cuda.is_available() else matrix
 error = dequantize_4bit(*quantize_4bit(matrix, quant_type="nf4")) - matrix
 assert error.abs().mean() < 0.15, error.abs().mean()
 print(f"to NF4 and back on {matrix.device.type}")
+"""
+PORT = 8888
+TWO = """
+import sys
+from torch.distributed.run import main
+code = "from torch import distributed as d; d.init_process_group('gloo'); "
+code += "d.barrier(); d.destroy_process_group()"
+given = ["--standalone", "--nproc-per-node=2", "--no-python", sys.executable]
+main([*given, "-c", code])
+print("two work together")
 """
 
 
@@ -78,6 +90,7 @@ def all_checks(name: str) -> Iterator[Check]:
         yield Check("FAIL", "settings", str(error))  # which says the cure
         return
     yield from machine_checks(*NEEDS[name])
+    yield from class_checks(RUNS)
     if ready is None:
         cure = "`python3 -m helpers run` makes it and then runs the course"
         yield Check("FAIL", "environment", "it is not made yet", cure)
@@ -97,6 +110,8 @@ def all_checks(name: str) -> Iterator[Check]:
     yield from model_checks(profile)
     cure = f"{INSTALL} --force-reinstall bitsandbytes`"
     yield probe("4-bit", FOUR_BIT, cure)
+    pair = probe("processes", TWO)  # one works where two do not
+    yield pair._replace(status="INFO") if pair.status == "FAIL" else pair
     unsloth = probe("Unsloth", "import unsloth; print(unsloth.__version__)")
     missing = unsloth.status == "FAIL"  # transformers + PEFT take its place
     yield unsloth._replace(status="INFO") if missing else unsloth
@@ -122,6 +137,22 @@ def machine_checks(memory: int, disk: int) -> Iterator[Check]:
         status = "OK" if size > 0.9 * needed * GIB else "FAIL"
         text = f"{size / GIB:.1f} GiB, the profile needs {needed}"
         yield Check(status, name, text, "free some, or use a smaller profile")
+
+
+def class_checks(folder: Path) -> Iterator[Check]:
+    """May `folder` be written, and does anybody listen where `lab` would?"""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        yield Check("OK", "write access", f"{folder.name} can be written")
+    except OSError as error:
+        cure = "copy the course into a folder of your own"
+        text = f"{folder}: {error.strerror}"
+        yield Check("FAIL", "write access", text, cure)
+    with socket.socket() as client:
+        taken = client.connect_ex(("127.0.0.1", PORT)) == 0
+    text = "taken: `lab` uses the next one" if taken else "free"
+    yield Check("INFO" if taken else "OK", f"port {PORT}", text)
 
 
 def fit_checks(profile: Profile, gib: float | None) -> Iterator[Check]:

@@ -32,7 +32,7 @@ def read_pip_list() -> list[str]:
     Raises SetupError if the list is missing or a line is no pin.
     """
     path = REPOSITORY / "environment.yml"
-    _, _, listed = path.read_text("utf-8").partition("- pip:\n")
+    _, _, listed = path.read_text("utf-8", "replace").partition("- pip:\n")
     lines = [line.partition("#")[0].strip() for line in listed.splitlines()]
     pins = [line for line in lines if line not in ("", "- -e .")]
     for line in pins or ["nothing"]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
+from codecs import BOM_UTF8
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers import ordinary
+from helpers import CourseError, ordinary, write_atomic
 from helpers.cli.commands import command_parser, count
 from helpers.models import processes
 from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile
-from helpers.traces import audit_traces
+from helpers.traces import TraceFileError, audit_traces, parse_rows
 
 
 def main(argv: list[str]) -> int:
     """Let the teacher answer; say how good and how fast it was."""
     options = parse(argv)
+    if options.repair:
+        return repair(options.repair)
     profile = get_profile(options.profile)
     problems = load_problems(
         profile.problems, "train", limit=options.limit or profile.traces
@@ -50,6 +54,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--limit", type=count, help="how many problems")
     add("--output", type=Path, help="the trace file")
+    add("--repair", type=Path, metavar="FILE", help="copy its good lines")
     add("--server", help="an OpenAI-compatible URL, .../v1")
     add("--model", help="the teacher's name on that server")
     add("--concurrency", type=count, default=16, help="requests at once")
@@ -68,6 +73,32 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.engine != "vllm" and (options.tensor_parallel or options.shard):
         parser.error("--tensor-parallel and --shard belong to --engine vllm")
     return options
+
+
+def repair(path: Path) -> int:
+    """Copy the good lines into a new file; a list says what is not there.
+
+    Raises CourseError where a file of these names is there already.
+    """
+    lines = re.split(rb"\r\n|\r|\n", ordinary(path).read_bytes())
+    good, left = {}, []
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(BOM_UTF8).strip()
+        try:
+            for row in parse_rows(line + b"\n", path.name) if line else ():
+                if row["id"] in good:
+                    raise TraceFileError from ValueError("its id came before")
+                good[row["id"]] = line + b"\n"
+        except TraceFileError as error:
+            left.append(f"line {number}: {error.__cause__}\n")
+    new, out = (path.with_suffix(s) for s in (".good.jsonl", ".left_out.txt"))
+    for name, text in (new, b"".join(good.values())), (out, "".join(left)):
+        if name.exists():
+            raise CourseError(f"{name.name} is there already: move it away.")
+        write_atomic(name, text)
+    print(f"{new.name}: {len(good)} traces. Left out: {len(left)}, {out.name}")
+    print("Train on it with --traces. It goes on where no line is missing.")
+    return 0
 
 
 def shard(text: str) -> tuple[int, int]:

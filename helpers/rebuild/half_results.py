@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers import CourseError, read_json
 from helpers.profiles import DATA
 from helpers.rebuild.calibration import calibration_error
 from helpers.rebuild.contrasts import Contrast, Seeds, family, residuals
@@ -108,12 +108,28 @@ class Half:
         return calibration_error(self.bins)
 
 
+def read_half(path: Path) -> dict[str, Any]:
+    """One file, all that the tables ask of it tried."""
+    row = read_json(path)
+    try:
+        half = Half(row["lesson"], int(row["steps"]), (row,))
+        scores = [half.mean(name) for name in ("nll", "kl", "agree")]
+        numbers = [half.ece, half.tokens, row["seconds"], row["seed"]]
+        if not np.isfinite([*scores, *numbers]).all() or not half.name:
+            raise ValueError("a score is no number")
+        path_of(half, "kl")
+    except (LookupError, ValueError, TypeError, AttributeError,
+            ArithmeticError) as error:  # fmt: skip
+        raise CourseError(
+            f"{path.name} is no result of `helpers half` ({error!r}). Delete "
+            "it, and measure it again."
+        ) from error
+    return row
+
+
 def read_halves(folder: Path = RESULTS) -> list[Half]:
-    """By budget, then in the order of NAMES."""
-    rows = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*-seed*.json"))
-    ]
+    """By budget, then in the order of NAMES; CourseError for a broken file."""
+    rows = [read_half(path) for path in sorted(folder.glob("*-seed*.json"))]
     keys = {(row["steps"], row["lesson"]) for row in rows}
     return [
         Half(lesson, steps, tuple(

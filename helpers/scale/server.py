@@ -101,7 +101,9 @@ def server_traces(
         }
         for number, problem in enumerate(problems)
     ]
-    record = sampling_record(server.model, {"backend": "server"}, sampling)
+    record = sampling_record(
+        server.model, {"backend": "server"}, profile, seed
+    )
     return write_traces(
         problems,
         path,

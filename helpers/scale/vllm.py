@@ -63,7 +63,7 @@ def vllm_traces(
         name, revision=revision_of(name), trust_remote_code=False
     )
     made_by = {"backend": "vllm", "dtype": profile.dtype, "seeds": "engine"}
-    record = sampling_record(name, made_by, profile.sampling(seed))
+    record = sampling_record(name, made_by, profile, seed)
 
     def write(problems: list[dict], path: Path) -> Any:
         questions = [row["question"] for row in problems]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_doctor_names_a_setting_that_is_wrong(
 def test_machine_checks_ask_what_the_profile_needs():
     assert set(statuses(doctor.machine_checks(1, 0))) == {"OK"}
     assert set(statuses(doctor.machine_checks(10**6, 10**9))) == {"FAIL"}
+
+
+def test_class_checks_ask_for_a_folder_and_a_port(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as lab:
+        monkeypatch.setattr(doctor, "PORT", lab.getsockname()[1])
+        checks = list(doctor.class_checks(tmp_path / "new"))
+        assert statuses(checks) == ["OK", "INFO"] and "taken" in checks[1].text
+    (tmp_path / "file").touch()  # no folder can be made in a file
+    checks = list(doctor.class_checks(tmp_path / "file" / "runs"))
+    assert statuses(checks) == ["FAIL", "OK"] and checks[0].cure
+
+
+@pytest.mark.slow
+def test_doctor_lets_two_processes_work_together():
+    assert probe("processes", doctor.TWO).text == "two work together"
 
 
 def test_probe_gives_the_last_line():

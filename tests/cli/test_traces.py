@@ -1,13 +1,16 @@
 """`helpers traces`: what its options refuse, and what it prints."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import tiny
 from datasets import Dataset
 
+from helpers import CourseError
 from helpers.cli import traces as command
 from helpers.problems import load_problems
+from helpers.traces import load_traces
 
 TWO = SimpleNamespace(num_processes=2, is_main_process=True)
 SERVER = "--server http://x/v1"
@@ -55,3 +58,23 @@ def test_traces_finds_questions_of_the_test(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "write", lambda *_: Dataset.from_list(rows))
     command.main(["--output", str(tmp_path / "traces.jsonl")])
     assert "questions of the test  1" in capsys.readouterr().out
+
+
+def test_traces_repair_copies_what_is_good_and_lists_the_rest(tmp_path):
+    rows = [json.dumps(row) for row in tiny.traces(4)]
+    bad = ['{"id": "torn', rows[0], "[" * 99_999]
+    path = tmp_path / "t.jsonl"
+    path.write_bytes("\r".join(["\ufeff" + rows[0], *bad, *rows[1:]]).encode())
+    before = path.read_bytes()
+    assert command.main(["--repair", str(path)]) == 0
+    assert path.read_bytes() == before
+    assert load_traces(tmp_path / "t.good.jsonl").to_list() == tiny.traces(4)
+    left = (tmp_path / "t.left_out.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in left] == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+    assert "came before" in left[1]
+    with pytest.raises(CourseError, match="t.good.jsonl is there already"):
+        command.main(["--repair", str(path)])
