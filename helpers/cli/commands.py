@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": Command("cli.students:score", "measure a model"),
     "fetch": Command("cli.fetch:main", "download the real Gemma 3 270M"),
     "compare": Command("rebuild.compare:main", "compare signals"),
+    "prejudice": Command("rebuild.prejudice:main", "follow a wrong teacher"),
     "half": Command("rebuild.half_runs:main", "repair half of that Gemma"),
     "bench": Command("rebuild.bench:main", "measure memory and time"),
     "results": Command("cli.results:main", "print the measured results"),

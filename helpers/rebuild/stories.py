@@ -7,7 +7,7 @@ the notebook's, in four bits, and reads about READS rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +123,22 @@ def train_story(
 
 
 def read_stories(
-    names: Iterable[str] = NAMES, folder: Path = STORIES
+    names: Mapping[str, str] = NAMES, folder: Path = STORIES
 ) -> list[Group]:
     """A group an arm, in the order of `names`."""
     results = read_results(folder)
     found = {n: tuple(r for r in results if r.arm == n) for n in names}
-    return [Group(n, 0, rows, NAMES[n]) for n, rows in found.items() if rows]
+    return [Group(n, 0, rows, names[n]) for n, rows in found.items() if rows]
 
 
 def story_contrasts(
-    pairs: Iterable[tuple[str, str]], *splits: str, folder: Path = STORIES
+    pairs: Iterable[tuple[str, str]],
+    *splits: str,
+    names: Mapping[str, str] = NAMES,
+    folder: Path = STORIES,
 ) -> list[Contrast]:
     """These pairs of arms on the splits, as one family."""
-    at = {group.arm: group for group in read_stories(folder=folder)}
+    at = {group.arm: group for group in read_stories(names, folder)}
     return family(
         (at[one].name, at[other].name, split,
          at[one].points(split), at[other].points(split))

@@ -147,36 +147,29 @@ def plan_on_policy(
     teacher: Shape,
     *,
     server: bool = False,
-    bits: int = 4,
     rank: int = 16,
     batch: int = 1,
     written: int = 1,
     length: int = 1024,
     teacher_bits: int = 16,
 ) -> Plan:
-    """The higher peak of a step: the student writes, or learns from it.
+    """The higher peak of a step of a 4-bit student: it writes, or it learns.
 
     batch, written: rows that it reads, and writes, at once. length: tokens
-    of a question and the student's answer. The teacher is in
-    the process and the loss in chunks (`kd_chunk`; TRL's
-    `DistillationTrainer` too), or it is behind a server: it is not counted
-    then, and all logits of the student exist at once, as in TRL 1.14's
-    `ServerDistillationTrainer`. Training is checkpointed.
+    of a question and the student's answer. The teacher is in the process and
+    the loss in chunks (TRL's `DistillationTrainer` too), or it is behind a
+    server: not counted then, but all logits of the student exist at once, as
+    in TRL 1.14's `ServerDistillationTrainer`. Training is checkpointed.
     """
-    student = {"bits": bits, "length": length}
-    learns = plan_memory(
-        shape,
-        method="sft" if server else "logit_chunked",
-        rank=rank,
-        batch=batch,
-        checkpointing=True,
-        chunk=batch * length if server else CHUNK,
-        teacher=None if server else teacher,
-        teacher_bits=teacher_bits,
-        **student,
-    )
+    options = {"rank": rank, "batch": batch, "checkpointing": True}
+    options |= {"length": length, "teacher_bits": teacher_bits}
+    if server:
+        learns = plan_memory(shape, chunk=batch * length, **options)
+    else:
+        options |= {"method": "logit_chunked", "teacher": teacher}
+        learns = plan_memory(shape, **options)
     writes = replace(
-        plan_memory(shape, method="generate", batch=written, **student),
+        generation_plan(shape, 4, written, length, PROMPT),
         adapters=learns.adapters,
         optimizer=learns.optimizer,
         teacher=learns.teacher,
