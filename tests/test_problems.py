@@ -68,6 +68,10 @@ def test_build_problems_gives_the_shipped_files(tmp_path):
         new = (tmp_path / f"{split}.jsonl").read_bytes()
         old = (problems.PROBLEMS / f"{split}.jsonl").read_bytes()
         assert new == old.replace(b"\r\n", b"\n"), split
+    reserved = minilab.reserved_questions(tmp_path)  # the showcase's three too
+    assert len(reserved) == sum(SIZES.values()) - SIZES["train"] + 3
+    train = read_problems(tmp_path / "train.jsonl")
+    assert not reserved & {row["question"] for row in train}
 
 
 def test_load_problems_cuts_one_file_into_disjoint_splits():

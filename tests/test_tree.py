@@ -19,12 +19,12 @@ ALL = sorted(HELPERS.rglob("*.py"))
 OUTSIDE = ("helpers.cli", "helpers.scale", "helpers.rebuild")
 MOST_LINES_OF_A_FILE, MOST_PARAMETERS = 300, 8
 # The aim is 17 modules, 4,000 and 9,500 lines, 10,500 with notebooks 07, 08
-# and 11. `helpers` was raised three times: for 11 and the experiments of 04;
+# and 11. `helpers` was raised four times: for 11 and the experiments of 04;
 # for exercises that feed the pipeline, on_policy and 08's experiment; for
-# notebook 08, locks and checksums. Next to go: experiments.py, when 06 reads
-# 08's results.
+# notebook 08, locks and checksums; for on-policy arms, its plan and its wrong
+# teacher. What made room each time: see the history.
 MOST_MODULES = 17  # beside __init__ and __main__
-MOST_LINES = {"core": 4600, "helpers": 15250}
+MOST_LINES = {"core": 4640, "helpers": 15560}
 PAIR_OF_HEADS = {"chunked_kd_loss"}  # two models' states, heads, kd_loss's own
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from helpers.scale.planner import weight_bytes
+from helpers.scale.planner import PROMPT, weight_bytes
 from helpers.scale.shapes import Shape
 
 COMPUTE_SHARE = 0.35  # of the peak arithmetic, in training
@@ -97,3 +97,32 @@ def generation_seconds(
     counting = operations / (card.tflops * 1e12 * COMPUTE_SHARE)
     steps = -(-answers // batch) * tokens
     return steps * max(moving, counting, 0 if server else STEP_SECONDS)
+
+
+def on_policy_seconds(
+    student: Shape,
+    teacher: Shape,
+    texts: int,
+    tokens: int,
+    card: Card,
+    *,
+    batch: int,
+    bits: int = 4,
+    server: bool = False,
+) -> dict[str, float]:
+    """Seconds to write, judge and learn from so many own texts.
+
+    tokens: of a text. The student writes `batch` of them at once, by plain
+    `generate` or, with `server`, by an engine that gets its new weights; the
+    teacher reads them, two operations a weight and token; then the student
+    is trained on them, checkpointed.
+    """
+    read = texts * (PROMPT + tokens)
+    return {
+        "write": generation_seconds(
+            student, texts, tokens, card, batch=batch,
+            bits=16 if server else bits, server=server,
+        ),
+        "judge": training_seconds(teacher, read, card) / 2,
+        "learn": training_seconds(student, read, card, checkpointing=True),
+    }  # fmt: skip

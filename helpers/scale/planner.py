@@ -6,7 +6,7 @@ Standard library only: `doctor` asks it on a machine that has nothing else.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from helpers import CourseError
 from helpers.scale.shapes import Shape
@@ -140,3 +140,45 @@ def generation_plan(
         logits=LOGIT_BYTES * batch * shape.vocabulary,
         cache=cache,
     )
+
+
+def plan_on_policy(
+    shape: Shape,
+    teacher: Shape,
+    *,
+    server: bool = False,
+    bits: int = 4,
+    rank: int = 16,
+    batch: int = 1,
+    written: int = 1,
+    length: int = 1024,
+    teacher_bits: int = 16,
+) -> Plan:
+    """The higher peak of a step: the student writes, or learns from it.
+
+    batch, written: rows that it reads, and writes, at once. length: tokens
+    of a question and the student's answer. The teacher is in
+    the process and the loss in chunks (`kd_chunk`; TRL's
+    `DistillationTrainer` too), or it is behind a server: it is not counted
+    then, and all logits of the student exist at once, as in TRL 1.14's
+    `ServerDistillationTrainer`. Training is checkpointed.
+    """
+    student = {"bits": bits, "length": length}
+    learns = plan_memory(
+        shape,
+        method="sft" if server else "logit_chunked",
+        rank=rank,
+        batch=batch,
+        checkpointing=True,
+        chunk=batch * length if server else CHUNK,
+        teacher=None if server else teacher,
+        teacher_bits=teacher_bits,
+        **student,
+    )
+    writes = replace(
+        plan_memory(shape, method="generate", batch=written, **student),
+        adapters=learns.adapters,
+        optimizer=learns.optimizer,
+        teacher=learns.teacher,
+    )
+    return max(learns, writes, key=lambda plan: plan.total)

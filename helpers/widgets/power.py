@@ -87,19 +87,18 @@ class PowerExplorer(Explorer):
             "", xlabel=xlabel, ylabel=ylabel, ax=drawn.subplots()
         ) as axes:
             for count in (3, 5, 10):
-                axes.plot(PROBLEMS, self.spread.detectable(count, PROBLEMS),
-                          color=style.REFERENCE, lw=1.2)  # fmt: skip
+                gains = self.spread.detectable(count, PROBLEMS)
+                axes.plot(PROBLEMS, gains, color=style.REFERENCE, lw=1.2)
                 axes.annotate(
-                    f"{count} seeds", xytext=(6, -4),
-                    xy=(PROBLEMS[-1],
-                        self.spread.detectable(count, PROBLEMS[-1])),
-                    textcoords="offset points", color=style.REFERENCE,
+                    f"{count} seeds", xy=(PROBLEMS[-1], gains[-1]),
+                    xytext=(6, -4), textcoords="offset points",
+                    color=style.REFERENCE,
                 )  # fmt: skip
-            seeds, problems = self.seeds.value, self.problems.value
-            axes.plot(PROBLEMS, self.spread.detectable(seeds, PROBLEMS),
+            gains = self.spread.detectable(self.seeds.value, PROBLEMS)
+            axes.plot(PROBLEMS, gains, color=style.STUDENT)
+            place = PROBLEMS.index(self.problems.value)
+            axes.plot(PROBLEMS[place], gains[place], "o", ms=10,
                       color=style.STUDENT)  # fmt: skip
-            axes.plot(problems, self.spread.detectable(seeds, problems), "o",
-                      ms=10, color=style.STUDENT)  # fmt: skip
             style.log2_axis(axes, PROBLEMS)
             axes.set_ylim(0, 15)
             axes.margins(x=0.12)

@@ -10,6 +10,7 @@ from helpers.scale.costs import (
     COMPUTE_SHARE,
     cache_moves,
     generation_seconds,
+    on_policy_seconds,
     training_seconds,
 )
 from helpers.scale.planner import weight_bytes
@@ -55,3 +56,26 @@ def test_generation_seconds_count_every_move_of_the_cache():
     step = generation_seconds(teacher, 12, 4000, card, batch=12) / 4000
     moved = step * BANDWIDTH_SHARE * card.bandwidth * 1e9
     assert moved - weight_bytes(teacher, 16) == pytest.approx(39e9, rel=0.01)
+
+
+def test_on_policy_seconds_are_writing_reading_and_training():
+    teacher = load_shape("Qwen3-4B-Thinking-2507")
+    asked = (QWEN, teacher, 64, 500, L4)
+    here, served = (
+        on_policy_seconds(*asked, batch=8, server=server)
+        for server in (False, True)
+    )
+    assert here["write"] == generation_seconds(
+        QWEN, 64, 500, L4, batch=8, bits=4
+    )
+    assert served["write"] < here["write"] / 3
+    forward = 2 * (teacher.linear + teacher.vocabulary * teacher.width)
+    read = 64 * (256 + 500)
+    assert (
+        here["judge"]
+        == served["judge"]
+        == pytest.approx(forward * read / (COMPUTE_SHARE * 121e12))
+    )
+    assert here["learn"] == training_seconds(
+        QWEN, read, L4, checkpointing=True
+    )

@@ -11,7 +11,11 @@ from helpers.rebuild.memory_points import (
     Point,
     read_points,
 )
-from helpers.scale.planner import plan_memory, weight_bytes
+from helpers.scale.planner import (
+    plan_memory,
+    plan_on_policy,
+    weight_bytes,
+)
 from helpers.scale.shapes import load_shape
 
 SMALL, QWEN = load_shape("gemma-3-270m-it"), load_shape("Qwen3-0.6B")
@@ -42,6 +46,23 @@ def test_plan_memory_logits_hold_both_models():
             QWEN, method="logit_chunked", chunk=chunk, **pair
         )
         assert chunked.logits == 25 * min(chunk, 512) * 151_936
+
+
+def test_plan_on_policy_by_hand():
+    """Long rows: the learning is the peak; short and many: the writing."""
+    teacher = load_shape("Qwen3-4B-Thinking-2507")
+    row = {"batch": 2, "length": 1000}
+    here = plan_on_policy(QWEN, teacher, teacher_bits=4, **row)
+    assert here.teacher == weight_bytes(teacher, 4)
+    assert here.logits == 25 * 256 * 151_936 and here.cache == 0
+    away = plan_on_policy(QWEN, teacher, server=True, **row)
+    assert away.teacher == 0
+    assert away.logits == 16 * 2000 * 151_936  # all of them at once
+    assert away.activations == here.activations
+    many = plan_on_policy(QWEN, teacher, written=64, server=True, **row)
+    assert many.cache == 64 * QWEN.cache_bytes(1000)
+    assert many.optimizer == here.optimizer and many.teacher == 0
+    assert many.gradients == 0  # they come later
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,9 @@ OUTPUT = (
     "ancestor::*[contains(concat(' ', @class, ' '), "
     "' jp-OutputArea-output ')][1]"
 )
-LAST_CELL = {  # the rest, and a slider like those of 03 and 05, takes minutes
-    "06_feature_distillation": "explorer.show()"
+LAST_CELL = {  # the rest takes minutes; in 06 a slider like 03's and 05's too
+    "06_feature_distillation": "explorer.show()",
+    "07_on_policy_distillation": "slider.show()",
 }
 RUN_SECONDS, POINT_SECONDS = 600, 180
 
@@ -207,6 +208,7 @@ def changed_picture(page, control) -> Iterator[None]:
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
         ("06_feature_distillation", [("layer map", "reversed")]),
+        ("07_on_policy_distillation", ["share of own text"]),
         (
             "10_scaling_up",
             [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"],
