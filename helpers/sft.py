@@ -154,8 +154,7 @@ def train_student(
             write_atomic(folder / "run.json", text)
         started = time.perf_counter()
         with saving(folder):
-            resumed = str(resume) if resume else None
-            trainer.train(resume_from_checkpoint=resumed)
+            trainer.train(resume_from_checkpoint=resume and str(resume))
             return finish_run(trainer, folder, time.perf_counter() - started)
 
 

@@ -389,6 +389,7 @@ class Campaign:
         """It has to fail in words, and to finish when begun again."""
         faults = run.end() if faults is None else faults
         if faults["traceback"] or run.status not in (0, 2):
+            faults["traceback"] = 1
             print(run.status, run.text[-1500:])
         self.count(fault, name, faults + self.judge(name, contents_or_none()))
 

@@ -147,8 +147,7 @@ def class_checks(folder: Path) -> Iterator[Check]:
         yield Check("OK", "write access", f"{folder.name} can be written")
     except OSError as error:
         cure = "copy the course into a folder of your own"
-        text = f"{folder}: {error.strerror}"
-        yield Check("FAIL", "write access", text, cure)
+        yield Check("FAIL", "write access", str(error), cure)
     with socket.socket() as client:
         taken = client.connect_ex(("127.0.0.1", PORT)) == 0
     text = "taken: `lab` uses the next one" if taken else "free"
