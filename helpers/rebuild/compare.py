@@ -30,6 +30,7 @@ from helpers.models import Loaded, add_lora, load_student
 from helpers.problems import load_problems
 from helpers.profiles import Profile, get_profile, set_seed
 from helpers.rebuild.arms import KD_RESULTS, SPLITS
+from helpers.rebuild.calibration import calibration_error, tenths
 from helpers.rebuild.decoding import quick_evaluate
 from helpers.rebuild.lessons import (
     SHIPPED,
@@ -52,7 +53,7 @@ SMOOTHED = [Setting(4e-3, 2000, e) for e in (0.01, 0.03, 0.1)]
 SMOOTHED += [Setting(2e-3, 2000, 0.03)]
 GENTLE = [Setting(r, 2000) for r in (5e-4, 1e-3, 2e-3, 4e-3)]  # own text
 ROWS = 256  # asked at once
-JUDGED, BINS = 256, 10  # texts of the test, by the teacher at T = 1
+JUDGED = 256  # texts of the test, by the teacher at T = 1
 JUDGE = Signal("the teacher", logits=True)
 NUMBER = r"-?\d+(?:\.\d+)?"
 GRADERS = {  # what counts as the answer of a text; ours is `extract_answer`
@@ -76,8 +77,7 @@ def judged(student: Loaded, rows: list[dict]) -> dict[str, float]:
     """Means over the tokens of the judged texts.
 
     nll: of the teacher's text, nats; kl: KL(teacher || student), nats; ece:
-    how far the probability of the likeliest token is from how often it is
-    the text's, in tenths of it (Guo et al. 2017, arXiv:1706.04599).
+    the `calibration_error`.
     """
     size, parts = len(student.tokenizer), []
     for row in rows:
@@ -89,9 +89,7 @@ def judged(student: Loaded, rows: list[dict]) -> dict[str, float]:
         kl = (row["taught"].exp() * (row["taught"] - logs)).sum(dim=-1)
         parts.append(torch.stack([nll, kl, sure, guess == tokens]))
     nll, kl, sure, right = torch.cat(parts, dim=1).double()
-    tenth = (sure * BINS).long().clamp(max=BINS - 1)
-    off = torch.zeros(BINS).double().index_add_(0, tenth, sure - right)
-    ece = off.abs().sum() / len(sure)
+    ece = calibration_error(tenths(sure, right))
     means = {"nll": nll.mean(), "kl": kl.mean(), "ece": ece}
     return {name: round(float(mean), 5) for name, mean in means.items()}
 
