@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -216,6 +217,17 @@ def work(job: tuple[str, int, int], tuning: bool) -> str:
     return f"{arm}, {budget}, seed {seed}: {line}; {seconds:.0f} s"
 
 
+def begin(threads: int) -> None:
+    """In each process: so many threads, and an end with the one above it."""
+    torch.set_num_threads(threads)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def open_jobs(options: Any) -> Iterator[tuple[str, int, int]]:
     """(arm, budget, seed) without a file, seed by seed."""
     for seed, budget, arm in itertools.product(
@@ -264,7 +276,7 @@ def main(argv: Sequence[str]) -> int:
     with ProcessPoolExecutor(
         options.jobs,
         multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
+        initializer=begin,
         initargs=(threads,),
     ) as pool:
         done = [pool.submit(work, job, options.tune) for job in jobs]
