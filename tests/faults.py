@@ -312,7 +312,7 @@ class Campaign:
     def count(self, fault: str, name: str, faults: Counter[str]) -> None:
         """One more try in the table; a line for each that went wrong."""
         row = self.rows.setdefault((fault, name), Counter())
-        row.update(faults)
+        row.update({word: int(number) for word, number in faults.items()})
         row["tries"] += 1
         words = [word for word, number in faults.items() if number]
         print(fault, name, *words, flush=True)
