@@ -240,9 +240,9 @@ def learn(
         optimizer, max(1, steps // 20), steps
     )
     for step, batch in enumerate(batches(rows, setting.reads, seed)):
-        told = OWN if reads_own(signal, step, steps) else signal
-        if told is OWN:
-            batch = own_text(batch, student, profile)
+        told, own = signal, reads_own(signal, step, steps)
+        if own:  # `reverse` has the same loss, on the teacher's text
+            told, batch = OWN, own_text(batch, student, profile)
         out, labels, mask = ask(
             model, batch, output_hidden_states=bool(signal.states)
         )
