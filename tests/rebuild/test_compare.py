@@ -169,6 +169,26 @@ def test_own_steps_are_the_share_by_turns_or_last():
     assert not lessons.reads_own(SIGNALS["text"], 4, 5)
 
 
+def test_own_text_is_read_at_the_own_steps_alone(tmp_path, monkeypatch):
+    asked = []  # `reverse` has the loss of own steps, and reads traces
+    monkeypatch.setattr(
+        lessons, "own_text", lambda batch, *_: asked.append(0) or batch
+    )
+    profile, steps = tiny.pair(tmp_path), 2
+    setting = lessons.Setting(1e-3, steps * lessons.BATCH)
+    student = add_lora(load_student(profile), rank=4, seed=7)
+    rows = lessons.listen(
+        tiny.traces(3), SIGNALS["reverse"], student, profile, 7
+    )
+    for arm, times in (("reverse", 0), ("mixed", 1), ("on_policy", 2)):
+        asked.clear()
+        lessons.learn(
+            student, rows, SIGNALS[arm], profile=profile, setting=setting,
+            seed=7,
+        )  # fmt: skip
+        assert len(asked) == times
+
+
 def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(tmp_path):
     profile = tiny.pair(tmp_path)
     student = add_lora(load_student(profile), rank=4, seed=7)
