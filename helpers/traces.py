@@ -6,6 +6,7 @@ problems and settings, drops a torn last line, and ends in the same file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -21,13 +22,14 @@ import torch
 from helpers import CourseError, alone, append, chat, ordinary
 from helpers.answers import is_correct, split_trace
 from helpers.generate import Completion, generate
-from helpers.models import processes, weights_hash
+from helpers.models import check_dtype, processes, weights_hash
 from helpers.profiles import Profile
 
 FIELDS = dict.fromkeys(
     ("id", "question", "gold", "qwen3_answer", "finish_reason"), str
 ) | {"completion_tokens": int, "correct": bool, "sampling": dict}
 ROW_START = b'{"id": "'  # as json.dumps begins a row of FIELDS
+NEWER = ("prompt", "template_sha256")  # older files do not record it
 BATCHES_A_CHUNK = 4  # a kill costs at most this many batches of work
 
 
@@ -175,9 +177,9 @@ def check_fit(
             "problems were asked for. Name another file, or raise the limit."
         )
     pairs = zip(rows, problems, strict=False)  # a begun file has fewer rows
-    prompt = {k: v for k, v in record.items() if k == "prompt"}  # newer
+    newer = {name: record[name] for name in NEWER if name in record}
     for number, (row, problem) in enumerate(pairs, start=1):
-        row = row | {"sampling": prompt | row["sampling"]}
+        row = row | {"sampling": newer | row["sampling"]}
         for field, value in (asked(problem) | {"sampling": record}).items():
             if row[field] != value:
                 raise TraceFileError(
@@ -236,8 +238,10 @@ def generate_traces(
     """Let the teacher answer every problem once; returns a datasets.Dataset.
 
     Continues an existing file. Raises TraceFileError when that was made for
-    other problems or settings, and leaves it untouched.
+    other problems or settings, and leaves it untouched; ModelError for a
+    teacher that holds NaN.
     """
+    check_dtype(teacher, profile)
     sampling = profile.sampling(seed)
     size = BATCHES_A_CHUNK * profile.generation_batch
     chats = [teacher_messages(row["question"], profile) for row in problems]
@@ -256,8 +260,12 @@ def generate_traces(
             )
             yield from chunk[max(0, done - start) :]
 
-    weights = {"teacher_sha256": weights_hash(teacher)[:12]}
-    record = sampling_record(profile.teacher, weights, profile, seed)
+    template = hashlib.sha256(tokenizer.chat_template.encode())
+    made_by = {
+        "teacher_sha256": weights_hash(teacher)[:12],
+        "template_sha256": template.hexdigest()[:12],
+    }
+    record = sampling_record(profile.teacher, made_by, profile, seed)
     return write_traces(problems, path, answers, record=record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ import tiny
 
 from helpers import CourseError, alone, write_atomic
 from helpers import traces as module
-from helpers.models import weights_hash
+from helpers.models import ModelError, weights_hash
 from helpers.traces import (
     TraceFileError,
     audit_traces,
@@ -102,12 +103,36 @@ def test_generate_traces_rows_are_complete(path):
     assert rows[0]["sampling"] == {
         "teacher": "mini-qwen3",
         "teacher_sha256": weights_hash(tiny.teacher().model)[:12],
+        "template_sha256": rows[0]["sampling"]["template_sha256"],
         "prompt": "Question: {question}",
         **asdict(tiny.profile(path.parent).sampling(seed=7)),
     }
     assert len(set(rows["qwen3_answer"])) > 10
     cut = [r for r in rows if r["finish_reason"] == "length"]
     assert {r["completion_tokens"] for r in cut} == {16}
+
+
+def test_generate_traces_refuses_a_changed_chat_template(path, tmp_path):
+    teacher, content = tiny.teacher(), path.read_bytes()
+    tokenizer = copy.deepcopy(teacher.tokenizer)
+    tokenizer.chat_template += "{# the same prompts, another template #}"
+    with pytest.raises(TraceFileError, match="template_sha256"):
+        generate_traces(
+            tiny.problems(COUNT), teacher.model, tokenizer, path,
+            profile=tiny.profile(tmp_path), progress=False,
+        )  # fmt: skip
+    assert path.read_bytes() == content
+
+
+def test_generate_traces_refuses_a_teacher_that_holds_nan(tmp_path):
+    model = copy.deepcopy(tiny.teacher().model)
+    next(iter(model.parameters())).data[0] = float("nan")
+    with pytest.raises(ModelError, match="holds NaN"):
+        generate_traces(
+            tiny.problems(2), model, tiny.teacher().tokenizer,
+            tmp_path / "traces.jsonl", profile=tiny.profile(tmp_path),
+        )  # fmt: skip
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_generate_traces_resumes_from_any_byte(whole, path):

@@ -18,6 +18,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from signal import SIG_DFL, SIGTERM
+from signal import signal as answer
 from typing import Any
 
 import torch
@@ -272,6 +274,8 @@ def main(argv: Sequence[str]) -> int:
         sampled(lab_profile(), "sampled", load_problems("mini", "train"))
     if jobs and not options.tune:  # each file once, before there are two
         judged_rows(lab_profile())
+    # At once: files are whole or not there, and the processes follow.
+    answer(SIGTERM, SIG_DFL)
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     with ProcessPoolExecutor(
         options.jobs,
