@@ -37,6 +37,7 @@ class Signal:
         `late`. The others are as the rest of the signal says.
     cost: seconds of a row in those of a row of text, of an arm that may not
         take longer: it reads so many times less.
+    warm: share of the steps, the first ones, that are those of `text`.
     like: tuned as that arm was.
     """
 
@@ -54,6 +55,7 @@ class Signal:
     own: float = 0.0
     late: bool = False
     cost: float = 1.0
+    warm: float = 0.0
     like: str = ""
 
 
@@ -75,6 +77,9 @@ SIGNALS = {
     "reverse": kd("logits, reverse KL", kind="reverse"),
     "jsd": kd("logits, JSD", kind="jsd"),
     "skew": kd("logits, skew KL", kind="skew"),
+    "reverse_warm": kd("text, then reverse KL", kind="reverse", warm=0.5),
+    "jsd_warm": kd("text, then JSD", kind="jsd", warm=0.5),
+    "skew_warm": kd("text, then skew KL", kind="skew", warm=0.5),
     "top16": kd("cache of 16", top_k=16, like="logits"),
     "top16_cut": kd("cache of 16, no tail", top_k=16, tail=False,
                     like="logits"),
@@ -125,12 +130,18 @@ DESCRIBED = (
     ("logits_relations", "logits"),
     *((arm, "logits") for arm in ("top16", "top16_cut", "drawn64")),
     *((arm, "logits_t2") for arm in ("top16_t2", "top64_t2", "logits_t4")),
+)
+# Other divergences, from the untouched student and after text.
+DIVERGENCES = (
     *((arm, "logits") for arm in ("reverse", "jsd", "skew")),
+    *((arm + "_warm", arm) for arm in ("reverse", "jsd", "skew")),
+    *((arm + "_warm", "text") for arm in ("reverse", "jsd", "skew")),
 )
 OWN_TEXT = (  # described as well: the student's own text or the teacher's
     *((arm, other) for arm, signal in SIGNALS.items() if signal.own
       for other in ("text", "logits")),
     ("on_policy", "reverse"),
+    ("on_policy_text", "reverse_warm"),
 )  # fmt: skip
 REPORTED = (  # ten rows for the README
     *(*UNTRAINED, "gold", "text", "text_t1", "smoothed", "hard_t2"),

@@ -243,6 +243,8 @@ def learn(
         told, own = signal, reads_own(signal, step, steps)
         if own:  # `reverse` has the same loss, on the teacher's text
             told, batch = OWN, own_text(batch, student, profile)
+        elif step < int(steps * signal.warm):
+            told = SIGNALS["text"]
         out, labels, mask = ask(
             model, batch, output_hidden_states=bool(signal.states)
         )

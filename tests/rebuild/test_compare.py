@@ -189,6 +189,24 @@ def test_own_text_is_read_at_the_own_steps_alone(tmp_path, monkeypatch):
         assert len(asked) == times
 
 
+def test_the_first_half_of_a_warm_arm_is_text(tmp_path, monkeypatch):
+    told = []
+    loss = lessons.signal_loss
+    monkeypatch.setattr(
+        lessons, "signal_loss",
+        lambda signal, *a: told.append((signal.name, a[3] is None))
+        or loss(signal, *a),
+    )  # fmt: skip
+    profile, signal = tiny.pair(tmp_path), SIGNALS["jsd_warm"]
+    student = add_lora(load_student(profile), rank=4, seed=7)
+    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
+    lessons.learn(
+        student, rows, signal, profile=profile, seed=7,
+        setting=lessons.Setting(1e-3, 4 * lessons.BATCH),
+    )  # fmt: skip
+    assert told == 2 * [("teacher text", True)] + 2 * [(signal.name, False)]
+
+
 def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(tmp_path):
     profile = tiny.pair(tmp_path)
     student = add_lora(load_student(profile), rank=4, seed=7)
