@@ -143,9 +143,10 @@ OWN_TEXT = (  # described as well: the student's own text or the teacher's
     ("on_policy", "reverse"),
     ("on_policy_text", "reverse_warm"),
 )  # fmt: skip
-REPORTED = (  # ten rows for the README
+REPORTED = (  # twelve rows for the README
     *(*UNTRAINED, "gold", "text", "text_t1", "smoothed", "hard_t2"),
     *("permuted_t2", "logits", "logits_t2"),
+    *("on_policy_text", "on_policy_brief"),
 )
 
 
