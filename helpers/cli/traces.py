@@ -32,15 +32,13 @@ def main(argv: list[str]) -> int:
     started = time.perf_counter()
     traces = write(options, problems, path, profile)
     seconds = time.perf_counter() - started
-    if traces is None:
-        print("This share is written; others are still at work.")
-    elif processes().is_main_process:
+    if processes().is_main_process:
         tests = chain.from_iterable(load_tests(profile.problems).values())
         test = [problem["question"] for problem in tests]
         audit = audit_traces(traces, test_questions=test)
         for name, value in audit.items():
             print(f"{name:>22}  {value}")
-    if processes().num_processes == 1 and not options.shard:
+    if processes().num_processes == 1:
         lengths = traces[old:].get("completion_tokens", [])
         pace = f"{sum(lengths) / seconds:.0f} tokens/s with loading"
         pace = f"{len(lengths)} new traces: {pace}"
@@ -59,19 +57,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--model", help="the teacher's name on that server")
     add("--concurrency", type=count, default=16, help="requests at once")
     add("--timeout", type=count, default=600, help="seconds an answer")
-    add("--engine", choices=("transformers", "vllm"), default="transformers")
-    add("--tensor-parallel", type=count, help="GPUs of a vllm engine")
-    share = "i/n: a vllm engine's share of the problems, from 0/n on"
-    add("--shard", type=shard, help=share)
     options = parser.parse_args(argv)
     if bool(options.server) != bool(options.model):
         parser.error("--server and --model belong together")
-    if options.server and options.engine == "vllm":
-        parser.error("--server computes elsewhere: leave --engine out")
     if options.server and processes().num_processes > 1:
         parser.error("--server wants one process: leave the launcher out")
-    if options.engine != "vllm" and (options.tensor_parallel or options.shard):
-        parser.error("--tensor-parallel and --shard belong to --engine vllm")
     return options
 
 
@@ -101,14 +91,6 @@ def repair(path: Path) -> int:
     return 0
 
 
-def shard(text: str) -> tuple[int, int]:
-    """`i/n`, for argparse."""
-    which, count = map(int, text.split("/"))
-    if not 0 <= which < count:
-        raise ValueError  # argparse says which option it was
-    return which, count
-
-
 def write(
     options: argparse.Namespace,
     problems: list[dict],
@@ -127,12 +109,6 @@ def write(
             timeout=options.timeout,
         )
         return server_traces(problems, server, path, **given)
-    if options.engine == "vllm":
-        from helpers.scale.vllm import vllm_traces
-
-        given["gpus"] = options.tensor_parallel or 1
-        given["shard"] = options.shard or (0, 1)
-        return vllm_traces(problems, path, **given)
     from helpers.models import load_teacher
     from helpers.scale.shards import shared_traces
 

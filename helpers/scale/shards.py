@@ -1,14 +1,12 @@
-"""One trace file by several hands: backends, a launcher's processes, shards.
+"""One trace file by several hands: backends, and a launcher's processes.
 
-Each answers every n-th problem into a part file of its own, which it
+Each process answers every n-th problem into a part file of its own, which it
 continues after a kill. When all parts are complete they become one file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -43,8 +41,13 @@ def shared_traces(
     profile: Profile,
     seed: int = 7,
 ) -> Any:
-    """`generate_traces`, the problems dealt out to all processes."""
+    """`generate_traces`, the problems dealt out to all processes.
+
+    Raises TraceFileError when `path` already holds only some of the answers,
+    or was made for something else.
+    """
     here = processes()
+    which, count = here.process_index, here.num_processes
     write = partial(
         generate_traces,
         teacher=teacher.model,
@@ -53,34 +56,13 @@ def shared_traces(
         seed=seed,
         progress=here.is_main_process,
     )
-    shard = (here.process_index, here.num_processes)
-    return write_share(problems, path, write, shard=shard)
-
-
-def write_share(
-    problems: list[dict],
-    path: Path,
-    write: Callable[..., Any],
-    *,
-    shard: tuple[int, int],
-) -> Any:
-    """Let `write(problems, path=...)` answer a share; returns the whole file.
-
-    shard: which share, counted from 0, and of how many. None is returned
-    while other shards are at work. Raises TraceFileError when `path` already
-    holds only some of the answers, or was made for something else.
-    """
-    here, (which, count) = processes(), shard
     if count > 1 and not path.exists():
         if share := problems[which::count]:
             write(share, path=part_path(path, which, count))
         here.wait_for_everyone()
         if here.is_main_process:
-            with suppress(TraceFileError):  # not all are there, or no longer
-                merge_parts(path, problems, count)
+            merge_parts(path, problems, count)
         here.wait_for_everyone()
-        if not path.exists():
-            return None
     elif count > 1 and path.read_bytes().count(b"\n") < len(problems):
         raise TraceFileError(
             f"{path.name} does not hold all {len(problems)} answers. Continue "

@@ -19,10 +19,7 @@ SERVER = "--server http://x/v1"
 @pytest.mark.parametrize(
     ("options", "processes"),
     [
-        (f"--engine vllm {SERVER} --model m", 1),
         (SERVER, 1),
-        ("--tensor-parallel 2", 1),
-        ("--shard 0/2", 1),
         (f"{SERVER} --model m", 2),
     ],
 )
