@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import CourseError, append, chat
+from helpers import CourseError, chat
 from helpers.answers import is_correct, outcome, split_trace
+from helpers.files.disk import append
 from helpers.profiles import Profile, Sampling
 
 if TYPE_CHECKING:

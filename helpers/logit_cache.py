@@ -1,9 +1,8 @@
 """The teacher's k likeliest tokens at every trained position, on disk.
 
 A cache is a folder of safetensors files, the shards. It holds one row per
-training row of helpers.sft, in the same order, and in each row one entry per
-trained token: entry j predicts the j-th of them. Per position it takes
-k * (2 or 4 + 2) bytes instead of 2 * vocabulary.
+training row of helpers.sft, in order, and in each row one entry per trained
+token. Per position it takes k * (2 or 4 + 2) bytes, not 2 * vocabulary.
 
 Every shard says, in its metadata, its first row and what the cache was made
 from, and appears whole or not at all: a killed run is continued.
@@ -26,9 +25,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from helpers import CourseError, write_atomic
+from helpers import CourseError
 from helpers.chat import encode_traces
 from helpers.features import decoder_of
+from helpers.files.disk import write_atomic
 from helpers.losses import (
     check_options,
     check_vocabularies,

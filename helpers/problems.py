@@ -13,8 +13,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from helpers import CourseError, read_lines
+from helpers import CourseError
 from helpers.answers import gold_answer
+from helpers.files.disk import read_lines
 from helpers.profiles import DATA, revision_of
 
 PROBLEMS = DATA / "problems"

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from helpers import DEFAULT_SEED, CourseError, write_atomic  # noqa: F401
+from helpers import DEFAULT_SEED, CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"

@@ -20,7 +20,8 @@ from typing import Any
 
 from helpers import PROFILE_NAMES, CourseError
 from helpers.evaluate import Evaluation, wilson_interval
-from helpers.profiles import DATA, Profile, overrides, write_atomic
+from helpers.files.disk import write_atomic
+from helpers.profiles import DATA, Profile, overrides
 
 COURSE_ORDER = (
     *("teacher", "student_before", "student_after"),

@@ -11,17 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers import alone, quiet, write_atomic
+from helpers import quiet
 from helpers.chat import encode_traces
-from helpers.models import (
-    Loaded,
-    add_lora,
-    load_student,
-    peak_memory_mb,
-    processes,
-)
-from helpers.profiles import Profile
-from helpers.runs import (
+from helpers.files.disk import alone, write_atomic
+from helpers.files.runs import (
     RunError,
     TrainingRun,
     finished,
@@ -31,6 +24,14 @@ from helpers.runs import (
     save_adapter,
     saving,
 )
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    peak_memory_mb,
+    processes,
+)
+from helpers.profiles import Profile
 
 SETTINGS = (  # of a profile: they must be equal for a run to be continued
     *("learning_rate", "batch_size", "gradient_accumulation", "epochs"),

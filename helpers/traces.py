@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers import CourseError, alone, append, chat, ordinary
+from helpers import CourseError, chat
 from helpers.answers import is_correct, split_trace
+from helpers.files.disk import alone, append, ordinary
 from helpers.generate import Completion, generate
 from helpers.models import check_dtype, processes, weights_hash
 from helpers.profiles import Profile

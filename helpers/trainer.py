@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from helpers.features import decoder_of, depth, tapped
+from helpers.files.runs import save_adapter
 from helpers.losses import (
     chunked_kd_loss,
     kd_loss,
@@ -25,7 +26,6 @@ from helpers.losses import (
 )
 from helpers.models import processes, unsloth_backend
 from helpers.profiles import RUNS, Profile
-from helpers.runs import save_adapter
 from helpers.sft import RunError
 
 unsloth_backend()  # it patches what is imported after it

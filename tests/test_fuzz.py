@@ -21,16 +21,17 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, logit_cache, read_json
+from helpers import CourseError, logit_cache
 from helpers.chat import encode_traces
 from helpers.cli import environment
+from helpers.files.disk import read_json
+from helpers.files.runs import last_checkpoint
 from helpers.logit_cache import LogitCache, write_cache
 from helpers.models import add_lora, load_adapter, load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import DATA, PROFILES
 from helpers.rebuild.half_results import halves_markdown, read_halves
 from helpers.results import read_results, table_markdown
-from helpers.runs import last_checkpoint
 from helpers.traces import load_traces
 
 EXAMPLES, FEW = 150, 40

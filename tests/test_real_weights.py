@@ -19,6 +19,7 @@ from helpers.answers import split_trace
 from helpers.cli.environment import REPOSITORY
 from helpers.cli.fetch import COMMAND, FOLDER, gemma_folder
 from helpers.evaluate import evaluate, mcnemar
+from helpers.files.disk import write_atomic
 from helpers.generate import generate
 from helpers.models import (
     add_lora,
@@ -28,7 +29,7 @@ from helpers.models import (
 )
 from helpers.plots.accuracy import over_steps
 from helpers.problems import read_problems
-from helpers.profiles import DATA, Sampling, get_profile, write_atomic
+from helpers.profiles import DATA, Sampling, get_profile
 from helpers.rebuild.gguf import gemma_merges
 from helpers.rebuild.pruning import prune_layers, trim_vocabulary
 from helpers.sft import train_student

@@ -13,7 +13,8 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, alone, sft
+from helpers import CourseError, sft
+from helpers.files.disk import alone
 from helpers.models import ModelError, add_lora, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
 from helpers.trainer import sft_config

@@ -17,8 +17,9 @@ import forked
 import pytest
 import tiny
 
-from helpers import CourseError, alone, write_atomic
+from helpers import CourseError
 from helpers import traces as module
+from helpers.files.disk import alone, write_atomic
 from helpers.models import ModelError, weights_hash
 from helpers.traces import (
     TraceFileError,

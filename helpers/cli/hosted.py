@@ -15,7 +15,7 @@ from pathlib import Path
 
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY, read_pip_list
-from helpers.profiles import write_atomic
+from helpers.files.disk import write_atomic
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 LINKS, FETCH = "hosted-links", "hosted"  # the ids of the two cells

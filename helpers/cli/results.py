@@ -7,7 +7,8 @@ from pathlib import Path
 from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.evaluate import gap_closed
-from helpers.profiles import ROOT, write_atomic
+from helpers.files.disk import write_atomic
+from helpers.profiles import ROOT
 from helpers.rebuild.arms import (
     budgets_markdown,
     kd_contrasts,

@@ -25,7 +25,8 @@ from traitlets.config import Config
 from helpers import CourseError
 from helpers.cli.commands import command_parser
 from helpers.cli.environment import REPOSITORY
-from helpers.profiles import RUNS, write_atomic
+from helpers.files.disk import write_atomic
+from helpers.profiles import RUNS
 from helpers.results import table_text
 
 NOTEBOOKS = REPOSITORY / "notebooks"

@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from helpers import CourseError, ordinary, write_atomic
+from helpers import CourseError
 from helpers.cli.commands import command_parser, count
+from helpers.files.disk import ordinary, write_atomic
 from helpers.models import processes
 from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile

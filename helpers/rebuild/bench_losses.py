@@ -13,9 +13,10 @@ import psutil
 import torch
 
 from helpers import CourseError
+from helpers.files.disk import write_atomic
 from helpers.losses import chunked_kd_loss, kd_loss
 from helpers.models import peak_memory_mb, reset_peak
-from helpers.profiles import DATA, write_atomic
+from helpers.profiles import DATA
 from helpers.rebuild.children import over, run_child, take_turns
 from helpers.results import package_versions
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from helpers.files.disk import write_atomic
 from helpers.models import add_lora, load_student, load_teacher, processes
 from helpers.problems import load_problems
-from helpers.profiles import DATA, get_profile, set_seed, write_atomic
+from helpers.profiles import DATA, get_profile, set_seed
 from helpers.rebuild.children import run_child, take_turns
 from helpers.results import package_versions
 from helpers.scale.shards import shared_traces

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import write_atomic
 from helpers.evaluate import evaluate, format_accuracy
+from helpers.files.disk import write_atomic
 from helpers.models import Loaded, parameter_counts
 from helpers.profiles import PROFILES
 

@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 
-from helpers import CourseError, write_atomic
+from helpers import CourseError
 from helpers.answers import NO_SOLUTION, gold_answer
 from helpers.cli.commands import command_parser, count
 from helpers.distill import pair_profile
+from helpers.files.disk import write_atomic
 from helpers.losses import log_probabilities
 from helpers.models import Loaded, add_lora, load_student
 from helpers.problems import load_problems

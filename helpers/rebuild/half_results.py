@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers import CourseError, read_json
+from helpers import CourseError
+from helpers.files.disk import read_json
 from helpers.profiles import DATA
 from helpers.rebuild.calibration import calibration_error
 from helpers.rebuild.contrasts import Contrast, Seeds, family, residuals

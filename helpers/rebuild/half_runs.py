@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from helpers import CourseError, write_atomic
+from helpers import CourseError
 from helpers.cli.commands import command_parser, count
 from helpers.cli.fetch import fetch_gemma
+from helpers.files.disk import write_atomic
 from helpers.generate import peak_memory_mb, reset_peak
 from helpers.profiles import RUNS, get_profile, set_seed
 from helpers.rebuild.calibration import tenths

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import CourseError
-from helpers.profiles import DATA, write_atomic
+from helpers.files.disk import write_atomic
+from helpers.profiles import DATA
 from helpers.results import package_versions
 from helpers.scale.planner import CHUNK, PROMPT, plan_memory
 from helpers.scale.shapes import load_shape

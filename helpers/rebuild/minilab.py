@@ -14,8 +14,9 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-from helpers import chat, write_atomic
+from helpers import chat
 from helpers.cli.commands import command_parser
+from helpers.files.disk import write_atomic
 from helpers.models import load_teacher
 from helpers.problems import read_problems
 from helpers.profiles import DATA, PROFILES, RUNS

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from helpers.files.disk import write_atomic
 from helpers.models import processes
-from helpers.profiles import Profile, write_atomic
+from helpers.profiles import Profile
 from helpers.traces import TraceFileError, asked, generate_traces, read_traces
 
 

@@ -13,7 +13,7 @@ import helpers
 from helpers import CourseError
 from helpers import __main__ as entry
 from helpers.cli.commands import COMMANDS, Command
-from helpers.profiles import write_atomic
+from helpers.files.disk import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 BARE = Path(getattr(sys, "_base_executable", sys.executable))

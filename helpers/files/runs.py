@@ -22,7 +22,8 @@ from zipfile import ZipFile
 import torch
 from safetensors import SafetensorError, safe_open
 
-from helpers import CourseError, first_line, read_json
+from helpers import CourseError, first_line
+from helpers.files.disk import read_json
 from helpers.models import processes
 from helpers.profiles import Profile
 

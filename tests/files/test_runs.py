@@ -1,4 +1,4 @@
-"""helpers.runs: names, what an older run left, and what is broken there."""
+"""helpers.files: names, locks, what an older run left, what is broken."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 import tiny
 from safetensors import SafetensorError
 
-from helpers import CourseError, alone, runs
-from helpers.runs import (
+from helpers import CourseError
+from helpers.files import runs
+from helpers.files.disk import alone
+from helpers.files.runs import (
     RunError,
     open_run,
     read_run,
@@ -55,7 +57,7 @@ def test_alone_refuses_a_second_writer_until_the_first_has_gone(tmp_path):
         with alone(tmp_path / "x"):
             with alone(tmp_path / "y"), alone(tmp_path / "x", if_only=False):
                 pass
-            code = "import sys; from helpers import *; from pathlib import *\n"
+            code = "import sys; from helpers.files.disk import *\n"
             code += "with alone(Path(sys.argv[1])): pass"
             done = subprocess.run(
                 [sys.executable, "-c", code, tmp_path / "x"],

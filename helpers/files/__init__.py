@@ -1,0 +1,1 @@
+"""Files that a kill, a full disk or a second run cannot spoil."""
