@@ -51,9 +51,12 @@ class Contrast:
             f"{value:+.{digits}f}"
             for value in (self.gain, self.low, self.high)
         )
+        p_value = f"p = {self.p_value:.2g}"
+        if self.p_value < 1e-4:  # the tail of a t says no more than that
+            p_value = "p < 0.0001"
         return (
             f"{self.second} less {self.first}, {self.where}: {gain} "
-            f"{self.unit} ({low} to {high}, p = {self.p_value:.2g})"
+            f"{self.unit} ({low} to {high}, {p_value})"
         )
 
 
