@@ -131,6 +131,11 @@ DESCRIBED = (
     *((arm, "logits") for arm in ("top16", "top16_cut", "drawn64")),
     *((arm, "logits_t2") for arm in ("top16_t2", "top64_t2", "logits_t4")),
 )
+# Asked when the results had been seen: what do the rivals gain over text?
+AFTERWARDS = (
+    *((arm, "text") for arm in ("hard_t2", "permuted_t2", "logits")),
+    ("text", "text_t1"),
+)
 # Other divergences, from the untouched student and after text.
 DIVERGENCES = (
     *((arm, "logits") for arm in ("reverse", "jsd", "skew")),

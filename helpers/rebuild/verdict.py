@@ -44,6 +44,7 @@ class Table:
     """The groups, and their primary contrasts by arms and budget."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
         self.at = {(group.arm, group.budget): group for group in groups}
         self.primary = kd_contrasts(groups)
 
@@ -53,6 +54,13 @@ class Table:
         return next(
             c for c in self.primary if (c.second, c.first, c.where) == wanted
         )
+
+    def unplanned(self, first: str, second: str) -> str:
+        """Another contrast at every budget; its sizes alone."""
+        gains = kd_contrasts(self.groups, [(first, second)])
+        sizes = "; ".join(f"{points(c)} with {c.where}" for c in gains)
+        what, other = ARM_NAMES[first], ARM_NAMES[second]
+        return f"Neither planned nor corrected: {what} less {other}, {sizes}."
 
     def more(self) -> Contrast:
         """The second budget less the first, text alone; p is its own."""
@@ -110,8 +118,9 @@ def mechanism(table: Table) -> str:
             )
         else:
             claim = (
-                "it was not shown to be ahead of all three rivals: no "
-                "mechanism may be named"
+                "it was not shown to be ahead of all three rivals, and no "
+                "mechanism may be named; a rival whose interval ends near 0 "
+                "explains the gain as well"
             )
         parts.append(f"with {budget} traces {claim} ({listed})")
     return f"**Why, where logits at T = 2 gain:** {'; '.join(parts)}."
@@ -125,7 +134,10 @@ def verdict(groups: Sequence[Group]) -> str:
         table.sentence("logits_t2", "text"),
         mechanism(table),
         table.sentence("logits", "text_t1")
-        + " (They differ in noise and in the filter.)",
+        + " (They differ in noise, in the filter, in how the text was sampled "
+        "and, where the tuning says so, in rate. "
+        + table.unplanned("logits", "text")
+        + ")",
         table.sentence("logits_t2", "gold"),
     ]
     lines = [f"{i}. {part}" for i, part in enumerate(parts, start=1)]

@@ -45,7 +45,7 @@ class Spread:
     def detectable(self, seeds: int, problems: Any) -> Any:
         """The true gain that a test at 5% finds in 80% of experiments.
 
-        t with seeds - 1 degrees of freedom, so a cautious answer.
+        t with seeds - 1 degrees of freedom; with three seeds nearer to 75%.
         """
         problems = np.asarray(problems, float)
         variance = (
