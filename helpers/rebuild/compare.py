@@ -262,7 +262,7 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("--arms", nargs="+", default=[*UNTRAINED, *SIGNALS],
         choices=[*UNTRAINED, *SIGNALS])  # fmt: skip
-    add("--budgets", nargs="+", type=int, default=BUDGETS, choices=BUDGETS)
+    add("--budgets", nargs="+", type=int, default=BUDGETS[:2], choices=BUDGETS)
     add("--seeds", nargs="+", type=int, default=list(SEEDS))
     add("--jobs", type=count, default="1", help="processes")
     add("--tune", action="store_true", help="the tries on validation first")
