@@ -1,6 +1,7 @@
 """Set the switches before any test imports torch or huggingface_hub."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 # importing helpers sets the rest (OMP_WAIT_POLICY and the like).
 os.environ.setdefault("DISTILL_PROFILE", "mini")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A shell starts what it sends to the background deaf to Ctrl-C, and the
+# children of such a process are deaf as well: some tests interrupt one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import helpers  # noqa: E402, F401
 
