@@ -141,13 +141,13 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("/home/me/course/data/x.json", "./data/x.json"),
-        ("in /home/me/course, or", "in ., or"),
-        ("one\n/home/me/course/x\n", "one\n./x\n"),
-        ("/home/me/course-old/x", "~/course-old/x"),
-        ("/home/mela/x", "/home/mela/x"),
-        ("https://host/home/me/course", "https://host/home/me/course"),
-        ("'/home/me/notes'", "'~/notes'"),
+        ("/home/ada/course/data/x.json", "./data/x.json"),
+        ("in /home/ada/course, or", "in ., or"),
+        ("one\n/home/ada/course/x\n", "one\n./x\n"),
+        ("/home/ada/course-old/x", "~/course-old/x"),
+        ("/home/adam/x", "/home/adam/x"),
+        ("https://host/home/ada/course", "https://host/home/ada/course"),
+        ("'/home/ada/notes'", "'~/notes'"),
         ("/tmp/ipykernel_12/345.py:1: Warning", "<cell>:1: Warning"),
     ],
 )
@@ -156,8 +156,8 @@ def test_clean_notebook_shortens_private_folders(text, expected):
     cell.outputs = [new_output("error", ename="E", traceback=[text])]
     cleaned = clean_notebook(
         new_notebook(cells=[cell]),
-        repository=Path("/home/me/course"),
-        home=Path("/home/me"),
+        repository=Path("/home/ada/course"),
+        home=Path("/home/ada"),
     )
     assert cleaned.cells[0].outputs[0].traceback == [expected]
 
