@@ -37,11 +37,6 @@ def parameter_counts(model: Any) -> dict[str, int]:
     return counts
 
 
-def weight_bytes(model: Any) -> int:
-    """Bytes that the parameters occupy as they are stored."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
 def weights_hash(model: Any) -> str:
     """Of the first 64 values of each parameter: training changes them all."""
     digest = hashlib.sha256()

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
@@ -28,7 +27,7 @@ from tqdm.auto import tqdm
 from helpers import CourseError
 from helpers.chat import encode_traces
 from helpers.features import decoder_of
-from helpers.files.disk import write_atomic
+from helpers.files.cache import FORMAT, broken, read_shard, write_shard
 from helpers.losses import (
     check_options,
     check_vocabularies,
@@ -38,9 +37,6 @@ from helpers.losses import (
 )
 from helpers.models import Loaded, weights_hash
 
-FORMAT = 3
-TENSORS = ("ids", "logprobs", "lengths")
-METADATA = "cache"  # one entry: safetensors does not keep an order of several
 CHUNK = 512  # positions whose logits exist at once
 SHARD_ROWS = 64
 
@@ -53,52 +49,6 @@ def rows_hash(rows: Rows) -> str:
     for row in rows:
         digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
     return digest.hexdigest()
-
-
-def write_shard(
-    folder: Path, first_row: int, tensors: dict[str, Tensor], settings: dict
-) -> Path:
-    """A whole file or none: ids, logprobs (positions, k), lengths (rows)."""
-    about = {"first_row": first_row, "settings": settings}
-    about = json.dumps(about | {"sha256": tensors_hash(tensors)})
-    path = folder / f"rows_{first_row:06d}.safetensors"
-    return write_atomic(path, save(tensors, {METADATA: about}))
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all that a shard says."""
-    digest = hashlib.sha256()
-    for name in TENSORS:
-        values = tensors[name].contiguous().view(torch.uint8)
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_shard(path: Path) -> tuple[dict[str, Any], int, list[int]]:
-    """Settings, first row, and the positions of each row.
-
-    Raises CourseError for a file that was cut or whose bytes have changed.
-    """
-    try:
-        with safe_open(path, "pt") as tensors:
-            about = json.loads(tensors.metadata()[METADATA])
-            parts = {name: tensors.get_tensor(name) for name in TENSORS}
-        lengths = parts["lengths"].tolist()
-        if tensors_hash(parts) != about["sha256"]:
-            raise ValueError("its content has changed")
-        settings, first_row = about["settings"], about["first_row"]
-        if settings["format"] != FORMAT:
-            raise ValueError(f"not of format {FORMAT}")
-    except (SafetensorError, ValueError, TypeError, LookupError,
-            RuntimeError) as error:  # fmt: skip
-        raise broken(path, f"is no shard of a cache ({error})") from error
-    return settings, first_row, lengths
-
-
-def broken(path: Path, reason: str) -> CourseError:
-    folder = path.parent.name
-    cure = f"Delete the folder {folder} and make the cache again."
-    return CourseError(f"{folder}/{path.name} {reason}. {cure}")
 
 
 class LogitCache:

@@ -25,7 +25,6 @@ from helpers.generate import (  # noqa: F401  all about models from one place
     parameter_counts,
     peak_memory_mb,
     reset_peak,
-    weight_bytes,
     weights_hash,
 )
 from helpers.profiles import Profile, revision_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,23 +13,17 @@ from typing import Any
 from helpers import quiet
 from helpers.chat import encode_traces
 from helpers.files.disk import alone, write_atomic
+from helpers.files.runs import RunError as RunError
 from helpers.files.runs import (
-    RunError,
     TrainingRun,
+    finish_run,
     finished,
     open_run,
     read_run,
     run_folder,
-    save_adapter,
     saving,
 )
-from helpers.models import (
-    Loaded,
-    add_lora,
-    load_student,
-    peak_memory_mb,
-    processes,
-)
+from helpers.models import Loaded, add_lora, load_student, processes
 from helpers.profiles import Profile
 
 SETTINGS = (  # of a profile: they must be equal for a run to be continued
@@ -163,35 +156,3 @@ def adapter_rank(model: Any) -> int | None:
     """The rank of the model's adapters; None where all of it is trained."""
     adapters = getattr(model, "peft_config", None)
     return adapters[model.active_adapter].r if adapters else None
-
-
-def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
-    """Save `final` and the log, then drop what was only for resuming.
-
-    Raises RunError, and saves nothing, where a weight is no number.
-    """
-    for name, weight in trainer.model.named_parameters():
-        if weight.requires_grad and not weight.isfinite().all():
-            raise RunError(
-                f"{name} has become NaN or infinite: lower "
-                "DISTILL_LEARNING_RATE, and train again with overwrite=True."
-            )
-    save_adapter(trainer.model, trainer.processing_class, folder / "final")
-    names = ("step", "epoch", "loss", "learning_rate")
-    log = [
-        {name: float(entry[name]) for name in names}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    record = {
-        "log": log,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
-    }
-    processes().wait_for_everyone()  # nobody needs the checkpoints any more
-    if processes().is_main_process:
-        write_atomic(folder / "log.json", json.dumps(record, indent=1))
-        shutil.rmtree(folder / "resume", ignore_errors=True)
-    processes().wait_for_everyone()
-    return read_run(folder)

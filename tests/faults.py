@@ -155,7 +155,7 @@ class Run:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
             if locked:
                 obey_permissions()
-            from helpers.__main__ import main
+            from helpers.cli.main import main
 
             status = main(argv)
         except SystemExit as error:

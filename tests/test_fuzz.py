@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, logit_cache
+from helpers import CourseError
 from helpers.chat import encode_traces
 from helpers.cli import environment
+from helpers.files.cache import METADATA
 from helpers.files.disk import read_json
 from helpers.files.runs import last_checkpoint
 from helpers.logit_cache import LogitCache, write_cache
@@ -213,14 +214,14 @@ def test_cache_of_odd_settings_survives(cache, tmp_path):
     (shard,) = cache.iterdir()
     cache = shutil.copytree(cache, tmp_path / "cache")
     with safe_open(shard, "pt") as tensors:
-        about = tensors.metadata()[logit_cache.METADATA].encode()
+        about = tensors.metadata()[METADATA].encode()
     text, tensors = put(about, tmp_path / "about"), load_file(shard)
     readers = tiny.traces(2), tiny.tokenizer(tiny.TEACHER)
     rows = encode_traces(*readers, max_length=320)[0].to_list()
 
     def load() -> None:
         said = text.read_bytes().decode(errors="replace")
-        save_file(tensors, cache / shard.name, {logit_cache.METADATA: said})
+        save_file(tensors, cache / shard.name, {METADATA: said})
         LogitCache(cache).check_rows(rows)
 
     survives(text, load, EXAMPLES)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import CourseError, logit_cache, losses
 from helpers.chat import encode_traces
+from helpers.files.cache import METADATA
 from helpers.logit_cache import LogitCache, write_cache
 from helpers.models import Loaded
 
@@ -205,8 +206,8 @@ def set_metadata(old, new):
 
     def damage(path):
         with safe_open(path, "pt") as tensors:
-            about = tensors.metadata()[logit_cache.METADATA].replace(old, new)
-        save_file(load_file(path), path, {logit_cache.METADATA: about})
+            about = tensors.metadata()[METADATA].replace(old, new)
+        save_file(load_file(path), path, {METADATA: about})
 
     return damage
 

@@ -23,7 +23,6 @@ from helpers.models import (
     load_teacher,
     parameter_counts,
     quantized_layers,
-    weight_bytes,
 )
 from helpers.profiles import HUB
 
@@ -271,11 +270,8 @@ def test_parameter_counts_by_hand(profile):
     base = 896 * 64 + packed + norms
     plain = tiny.plain_student().model
     assert parameter_counts(plain) == {"trainable": base, "total": base}
-    assert weight_bytes(plain) == 4 * base
     inputs_and_outputs = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
     adapters = 2 * 4 * inputs_and_outputs
     student = add_lora(load_student(profile), rank=4).model
     counts = {"trainable": adapters, "total": base + adapters}
     assert parameter_counts(student) == counts
-    unpacked = base - packed + adapters
-    assert weight_bytes(student) == 4 * unpacked + packed // 2

@@ -13,10 +13,11 @@ from typing import Any
 from helpers import CourseError
 from helpers.cli.commands import command_parser, count
 from helpers.files.disk import ordinary, write_atomic
+from helpers.files.traces import TraceFileError, parse_rows
 from helpers.models import processes
 from helpers.problems import load_problems, load_tests
 from helpers.profiles import Profile, get_profile
-from helpers.traces import TraceFileError, audit_traces, parse_rows
+from helpers.traces import audit_traces
 
 
 def main(argv: list[str]) -> int:

@@ -1,1 +1,1 @@
-"""Files that a kill, a full disk or a second run cannot spoil."""
+"""Each kind of file: checked, read, and written so that nothing is lost."""

@@ -23,8 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from helpers import CourseError, first_line
-from helpers.files.disk import read_json
-from helpers.models import processes
+from helpers.files.disk import read_json, write_atomic
+from helpers.models import peak_memory_mb, processes
 from helpers.profiles import Profile
 
 PARTS = ("run.json", "log.json", "final", "epoch_*", "resume")
@@ -151,6 +151,38 @@ def saving(folder: Path) -> Iterator[None]:
             f"cannot save {folder.name}: {first_line(error)}. Free some space "
             "and type the command again: it goes on"
         ) from error
+
+
+def finish_run(trainer: Any, folder: Path, seconds: float) -> TrainingRun:
+    """Save `final` and the log, then drop what was only for resuming.
+
+    Raises RunError, and saves nothing, where a weight is no number.
+    """
+    for name, weight in trainer.model.named_parameters():
+        if weight.requires_grad and not weight.isfinite().all():
+            raise RunError(
+                f"{name} has become NaN or infinite: lower "
+                "DISTILL_LEARNING_RATE, and train again with overwrite=True."
+            )
+    save_adapter(trainer.model, trainer.processing_class, folder / "final")
+    names = ("step", "epoch", "loss", "learning_rate")
+    log = [
+        {name: float(entry[name]) for name in names}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    record = {
+        "log": log,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    processes().wait_for_everyone()  # nobody needs the checkpoints any more
+    if processes().is_main_process:
+        write_atomic(folder / "log.json", json.dumps(record, indent=1))
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+    processes().wait_for_everyone()
+    return read_run(folder)
 
 
 def finished(folder: Path) -> bool:

@@ -31,7 +31,7 @@ import torch
 from helpers.cli.commands import command_parser
 from helpers.distill import Lesson, Objective, pair_profile
 from helpers.features import FeatureTerm
-from helpers.logit_cache import write_shard
+from helpers.files.cache import write_shard
 from helpers.models import add_lora, load_student, load_teacher
 from helpers.profiles import get_profile, set_seed
 from helpers.rebuild.bench_losses import VOCABULARY

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.files.disk import write_atomic
+from helpers.files.traces import TraceFileError, asked, read_traces
 from helpers.models import processes
 from helpers.profiles import Profile
-from helpers.traces import TraceFileError, asked, generate_traces, read_traces
+from helpers.traces import generate_traces
 
 
 def answered(path: Path, problems: list[dict], profile: Profile) -> bool:

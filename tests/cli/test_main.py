@@ -11,7 +11,7 @@ import pytest
 
 import helpers
 from helpers import CourseError
-from helpers import __main__ as entry
+from helpers.cli import main as entry
 from helpers.cli.commands import COMMANDS, Command
 from helpers.files.disk import write_atomic
 
@@ -23,7 +23,7 @@ import sys
 sys.modules["tomllib"] = None
 from helpers.cli import environment
 environment.OLDEST = (3, 98)
-from helpers.__main__ import main
+from helpers.cli.main import main
 sys.exit(main(["doctor"]))
 """
 

@@ -22,13 +22,13 @@ from nbformat.v4 import (
 from PIL import Image
 
 from helpers import CourseError
-from helpers import __main__ as entry
+from helpers.cli import main as entry
 from helpers.cli import run as runner
 from helpers.cli.run import WIDGET, clean_notebook, find_notebooks
 
 START = """
 import pathlib, signal, sys
-from helpers import __main__ as entry
+from helpers.cli import main as entry
 from helpers.cli import environment, run
 environment.ensure = lambda: sys.executable
 run.NOTEBOOKS, run.RUNS = pathlib.Path({}), pathlib.Path({})
