@@ -20,6 +20,7 @@ PARTS = {  # label: fields of Plan, colour
     "logits": (("logits",), style.PURPLE),
     "keys and values": (("cache",), style.RED),
 }
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over lines
 CARD_SIZES = (8, 16, 24, 48, 80)  # GB
 METHODS = {
     "sft": "SFT",
@@ -45,7 +46,10 @@ def plans_chart(
                 axes.barh(names, sizes, left=ends, color=colour, label=label)
             ends += sizes
         for name, end in zip(names, ends, strict=True):
-            axes.text(end, name, f" {end:.1f} GiB", va="center")
+            axes.annotate(
+                f"{end:.1f} GiB", (end, name), (6, 0), va="center",
+                textcoords="offset points", bbox=PLATE,
+            )  # fmt: skip
         _draw_cards(axes, max(ends))
         axes.invert_yaxis()
         axes.figure.legend(loc="outside lower left", ncols=3)
