@@ -45,7 +45,7 @@ def test_plan_bars_add_up_and_name_the_cards(shown: list[Figure]) -> None:
     plans = {"all": plan, "no logits": replace(plan, logits=0)}
     memory.plans_chart(plans, "Mostly activations")
     (axes,) = shown[0].axes
-    assert f" {plan.total / GIB:.1f} GiB" in texts(axes.texts)
+    assert f"{plan.total / GIB:.1f} GiB" in texts(axes.texts)
     assert "8 GB" in texts(axes.texts) and "80 GB" not in texts(axes.texts)
     total = sum(plan.total for plan in plans.values()) / GIB
     assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(total)
