@@ -27,7 +27,7 @@ from helpers.models import (
     parameter_counts,
     quantized_layers,
 )
-from helpers.plots.accuracy import over_steps
+from helpers.plots.lines import line_chart
 from helpers.problems import read_problems
 from helpers.profiles import DATA, Sampling, get_profile
 from helpers.rebuild.gguf import gemma_merges
@@ -231,7 +231,13 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
     write_atomic(FOLDER / "training.json", json.dumps(record, indent=1))
     title = f"{first:.2f} nats in the first fifth, {last:.2f} in the last"
     points = [(row["step"], row["loss"]) for row in run.log]
-    over_steps({"training": points}, title, save=FOLDER / "training.png")
+    line_chart(
+        {"training": points},
+        title,
+        xlabel="optimizer step",
+        ylabel="loss (nats a token, log scale)",
+        save=FOLDER / "training.png",
+    )
     assert run.steps == len(losses) == 32
     assert last < 0.75 * first, losses
     flags = [

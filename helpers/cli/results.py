@@ -116,7 +116,7 @@ def draw_forest() -> None:
 
 def draw_half() -> None:
     """The README's picture of the repaired halves, beside their results."""
-    from helpers.plots.features import curves
+    from helpers.plots.lines import line_chart
 
     folder = results_directory() / "half_gemma"
     halves = read_halves(folder)
@@ -124,7 +124,7 @@ def draw_half() -> None:
     lessons = [h for n in names if (h := find(halves, n, 320))]
     lessons = lessons or [h for n in names if (h := find(halves, n, 32))]
     if lessons:
-        curves(
+        line_chart(
             {half.name: path_of(half, "kl") for half in lessons},
             "Half of Gemma 3 270M, repaired: how far from the whole?",
             xlabel="tokens read",

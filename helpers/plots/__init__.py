@@ -9,10 +9,10 @@ side by side.
 
 # ruff: noqa: F401
 from helpers.plots.accuracy import accuracy_bars
+from helpers.plots.lines import line_chart
 from helpers.plots.style import canvas, figure
 from helpers.plots.theory import (
     gradient_plot,
     next_token_plot,
     two_peaks_plot,
-    width_plot,
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 import helpers.plots.style as style
 from helpers.evaluate import wilson_interval
+from helpers.plots.lines import line_chart  # noqa: F401
 from helpers.plots.style import REFERENCE, TEACHER, figure  # noqa: F401
 from helpers.widgets.token_strip import token_strip_html  # noqa: F401
 
@@ -43,36 +44,6 @@ def accuracy_bars(
         axes.xaxis.set_major_formatter("{x:.0%}")
         axes.invert_yaxis()
         axes.spines["bottom"].set_bounds(0, 1)
-
-
-def over_steps(
-    lines: Mapping[str, Sequence[tuple[float, float]]],
-    title: str,
-    *,
-    ylabel: str = "loss (nats a token, log scale)",
-    epochs: Sequence[float] = (),
-    log: bool = True,
-    save: Path | None = None,
-) -> None:
-    """One line a name through its (step, value) points, epochs marked.
-
-    epochs: the steps at which they end.
-    """
-    xlabel = "optimizer step"
-    with figure(title, xlabel=xlabel, ylabel=ylabel, save=save) as axes:
-        for place, (name, points) in enumerate(lines.items()):
-            colour = style.PALETTE[place]
-            axes.plot(*zip(*points, strict=True), color=colour, label=name,
-                      linestyle=style.LINES[place])  # fmt: skip
-        for number, step in enumerate(epochs, start=1):
-            axes.axvline(step, color=REFERENCE, lw=1, ls=":")
-            axes.text(step, 0.02, f"epoch {number} ", ha="right",
-                      color=REFERENCE, transform=axes.get_xaxis_transform()
-                      )  # fmt: skip
-        axes.set_yscale("log" if log else "linear")
-        axes.locator_params(axis="x", integer=True)
-        if len(lines) > 1:
-            axes.legend(loc="upper right")
 
 
 def length_histogram(

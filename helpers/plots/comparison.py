@@ -47,20 +47,6 @@ def forest(
                     ax.set_xlim(min(*ends, 0) - room, max(*ends, 0) + room)
 
 
-def coverage(
-    seeds: Sequence[int], shares: Mapping[str, Sequence[float]], title: str
-) -> None:
-    """How often a method's 95% interval holds the truth, over the seeds."""
-    xlabel, ylabel = "seeds", "intervals that hold the truth"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
-        axes.axhline(0.95, color=style.INK, lw=1.2, label="promised, 95%")
-        for place, (name, values) in enumerate(shares.items()):
-            axes.plot(seeds, values, ms=8, **style.look(name, place))
-        style.log2_axis(axes, seeds)
-        style.share_axis(axes)
-        axes.legend(loc="lower left")
-
-
 def targets(
     tokens: Sequence[str], rows: Mapping[str, Any], title: str
 ) -> None:

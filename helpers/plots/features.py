@@ -1,15 +1,13 @@
-"""The figures of notebook 06: layers against layers, sizes of states."""
+"""The figures of notebook 06: layers against layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import StrMethodFormatter
 
 import helpers.plots.style as style
 
@@ -48,39 +46,3 @@ def layer_grid(
                                      ec=style.STUDENT))  # fmt: skip
         axes.locator_params(integer=True)
         axes.grid(visible=False)
-
-
-def norms_by_layer(norms: Mapping[str, Sequence[float]], title: str) -> None:
-    """Mean length of the states at every layer; a line a model."""
-    xlabel, ylabel = "layer (0 = embedding)", "mean length of a state"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
-        for place, (name, values) in enumerate(norms.items()):
-            axes.plot(list(values), ms=8, **style.look(name, place))
-        axes.set_ylim(bottom=0)
-        axes.locator_params(axis="x", integer=True)
-        axes.legend(loc="best")
-
-
-def curves(
-    runs: Mapping[str, Sequence[tuple[float, float]]],
-    title: str,
-    *,
-    xlabel: str,
-    ylabel: str,
-    save: Path | None = None,
-) -> None:
-    """One line per name through its (x, y) points, y logarithmic."""
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel, save=save) as axes:
-        for place, (name, points) in enumerate(runs.items()):
-            x, y = zip(*points, strict=True)
-            axes.semilogy(x, y, ms=6, **style.look(name, place))
-        plain = StrMethodFormatter("{x:g}")  # 3, not 3 x 10^0
-        axes.yaxis.set_major_formatter(plain)
-        low, high = axes.get_ylim()
-        if high < 10 * low:  # no power of ten, or one: name more than that
-            axes.yaxis.set_minor_formatter(plain)
-        else:
-            axes.minorticks_off()
-        axes.locator_params(axis="x", integer=True)
-        axes.xaxis.set_major_formatter("{x:,g}")
-        axes.legend(loc="best")

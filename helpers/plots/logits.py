@@ -1,4 +1,4 @@
-"""The figures of notebook 05: budgets, covered mass, fitted targets, losses.
+"""The figures of notebook 05: budgets and fitted targets.
 
 Line styles and markers repeat what the colours say.
 """
@@ -46,19 +46,6 @@ def accuracy_against(
         axes.legend(**_BESIDE)
 
 
-def covered_mass(
-    sizes: Sequence[int], shares: Mapping[str, Sequence[float]], title: str
-) -> None:
-    """Probability that the k likeliest tokens hold, over k; a line a name."""
-    xlabel, ylabel = "k, tokens kept (log scale)", "probability covered"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel, size=_WIDE) as axes:
-        for place, (name, values) in enumerate(shares.items()):
-            axes.plot(sizes, values, ms=8, **style.look(name, place))
-        style.log2_axis(axes, sizes)
-        style.share_axis(axes, top=1.05)
-        axes.legend(**_BESIDE)
-
-
 def fitted_targets(
     teacher: Any, fitted: Mapping[str, Any], kept: int, title: str
 ) -> None:
@@ -82,22 +69,3 @@ def fitted_targets(
         axes.set(yscale="log", xlim=(0.5, len(ranks) + 0.5))
         axes.minorticks_off()
         axes.legend(**_BESIDE)
-
-
-def loss_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
-) -> None:
-    """Training losses over the steps: (steps, losses) by name.
-
-    The first is the run with the teacher in memory, the second the cached.
-    """
-    xlabel, ylabel = "optimizer step", "loss (nats a token)"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
-        arms = ("logits", "cache of 16")
-        for place, (name, (steps, losses)) in enumerate(curves.items()):
-            look = style.look(arms[place], place) | {"label": name}
-            axes.plot(steps, losses, ms=9 - 4 * place, lw=3.4 - 1.6 * place,
-                      **look)  # fmt: skip
-        axes.set_ylim(bottom=0)
-        axes.locator_params(axis="x", integer=True)
-        axes.legend(loc="upper right")

@@ -103,28 +103,3 @@ def gradient_plot(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(loc="lower left")
-
-
-def width_plot(
-    widths: Sequence[int],
-    shares: Mapping[str, Sequence[float]],
-    *,
-    marks: Mapping[str, int],
-    title: str,
-) -> None:
-    """Agreement with the teacher against the student's width.
-
-    shares: by label, a share from 0 to 1 for each width. marks: widths to
-    mark with a dotted line, by name.
-    """
-    xlabel, ylabel = "width of the student (log scale)", "same likeliest token"
-    with style.figure(title, xlabel=xlabel, ylabel=ylabel) as axes:
-        for place, (name, values) in enumerate(shares.items()):
-            axes.plot(widths, values, ms=8, **style.look(name, place))
-        for name, width in marks.items():
-            axes.axvline(width, color=style.REFERENCE, ls=":", lw=1.6)
-            axes.text(width * 0.93, 0.03, name, rotation=90, ha="right",
-                      va="bottom", color=style.REFERENCE)  # fmt: skip
-        style.log2_axis(axes, [*widths, *marks.values()])
-        style.share_axis(axes, top=1.05)
-        axes.legend(loc="lower right", bbox_to_anchor=(0.86, 0.0))
