@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 from collections.abc import Iterator
 
 PROFILE_NAMES = ("mini", "laptop", "full")
 DEFAULT_SEED = 7
-_SET_BY_US = "DISTILL_SET_OFFLINE"
+_BEFORE_MINI = "DISTILL_BEFORE_MINI"  # what `mini` has replaced, as JSON
 
 
 class CourseError(ValueError):
@@ -32,14 +33,20 @@ def current_profile() -> str:
 def select_profile(name: str) -> None:
     """Make `name` the profile of this process and of those it starts.
 
-    The mini profile needs no network, so it switches the hub off; the others
-    switch it on again, unless HF_HUB_OFFLINE was set by the user.
+    The mini profile is the same on every machine: it hides the GPUs, and
+    switches the hub off unless HF_HUB_OFFLINE says otherwise. The other
+    profiles put back what was set before.
     """
     os.environ["DISTILL_PROFILE"] = name
-    if os.environ.pop(_SET_BY_US, None):
-        os.environ.pop("HF_HUB_OFFLINE", None)
-    if name == "mini" and "HF_HUB_OFFLINE" not in os.environ:
-        os.environ.update({"HF_HUB_OFFLINE": "1", _SET_BY_US: "1"})
+    before = json.loads(os.environ.pop(_BEFORE_MINI, "{}"))
+    for variable, value in before.items():
+        os.environ.pop(variable, None)
+        os.environ.update({} if value is None else {variable: value})
+    if name == "mini":
+        offline = os.environ.get("HF_HUB_OFFLINE", "1")
+        ours = {"HF_HUB_OFFLINE": offline, "CUDA_VISIBLE_DEVICES": "-1"}
+        before = {variable: os.environ.get(variable) for variable in ours}
+        os.environ.update(ours | {_BEFORE_MINI: json.dumps(before)})
 
 
 def first_line(error: BaseException) -> str:

@@ -46,8 +46,7 @@ class Objective:
         cross-entropy with the trace's own tokens (Hinton et al. 2015,
         arXiv:1503.02531, section 2).
     temperature, kind, beta, skew: see helpers.losses.kd_loss.
-    chunk: positions whose logits exist at once (online teacher, soft = 1);
-        None keeps all of them.
+    chunk: positions whose logits exist at once; None keeps all of them.
     features: hidden states to imitate as well.
     """
 
@@ -63,16 +62,10 @@ class Objective:
         check_options(self.temperature, self.kind, self.beta, self.skew)
         if not 0 <= self.soft <= 1:
             raise RunError(f"soft is {self.soft}; choose a weight of 0 to 1.")
-        if self.chunk is not None and (self.soft < 1 or self.chunk < 1):
+        if self.chunk is not None and self.chunk < 1:
             raise RunError(
-                f"chunk = {self.chunk} with soft = {self.soft}: a chunked "
-                "loss needs soft = 1 and a chunk of at least 1 position."
+                f"chunk is {self.chunk}; choose 1 position or more."
             )
-
-    def chunked(self, size: int) -> Objective:
-        """The same objective in chunks, where that is possible."""
-        possible = self.soft == 1 and self.features is None
-        return replace(self, chunk=self.chunk or size) if possible else self
 
 
 def pair_profile(profile: Profile) -> Profile:
@@ -256,19 +249,18 @@ class Lesson(TextLesson):
         Raises LossError when the vocabularies do not agree, CourseError for
         a cache of other rows.
         """
-        objective, size = self.objective, len(student.tokenizer)
+        asked, size = self.objective, len(student.tokenizer)
+        chunk = asked.chunk or profile.kd_chunk or None
         pair = student.tokenizer, self.teacher.tokenizer
         check_vocabularies(*pair, size, size)  # the rest is padding
         rows = pair_rows(self.traces, *pair, max_length=profile.max_length)
         if self.cache is not None:
             encoded = rows.select_columns(["input_ids", "labels"])
             self.cache.check_rows(encoded.to_list())
-        elif profile.kd_chunk:
-            objective = objective.chunked(profile.kd_chunk)
         online = self.cache is None
         make = partial(
-            FeatureTrainer if objective.features else DistillTrainer,
-            objective=objective,
+            FeatureTrainer if asked.features else DistillTrainer,
+            objective=replace(asked, chunk=chunk),
             teacher=self.teacher.model.eval() if online else None,
             vocabulary=size,
             data_collator=PairCollator(

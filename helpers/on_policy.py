@@ -8,6 +8,7 @@ arXiv:2306.08543). Gradients do not pass through the sampling.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,22 @@ from helpers.sft import RunError
 from helpers.trainer import Batch, DistillTrainer
 
 REVERSE = Objective(kind="reverse")  # weighs by what the student says
+
+
+@contextlib.contextmanager
+def as_it_was(model: Any) -> Iterator[None]:
+    """Put training mode and gradient checkpointing back afterwards.
+
+    Unsloth switches checkpointing off when a model in evaluation mode
+    generates, and leaves it so: the steps after it would need all memory.
+    """
+    training, name = model.training, "gradient_checkpointing"
+    modules = [m for m in model.modules() if name in vars(m)]
+    wanted = [module.gradient_checkpointing for module in modules]
+    yield
+    model.train(training)
+    for module, on in zip(modules, wanted, strict=True):
+        module.gradient_checkpointing = on
 
 
 def own_rows(
@@ -45,9 +62,8 @@ def own_rows(
         ids[:start].tolist()
         for ids, start in zip(batch["input_ids"], starts, strict=True)
     ]
-    training = model.training
-    answers = write(model.eval(), tokenizer, prompts, sampling=sampling)
-    model.train(training)
+    with as_it_was(model):
+        answers = write(model.eval(), tokenizer, prompts, sampling=sampling)
     return [
         {
             "input_ids": prompt + answer,
@@ -85,7 +101,8 @@ class OnPolicyTrainer(DistillTrainer):
         step = self.state.global_step
         if random.Random(f"{self.args.seed}-{step}").random() >= self.share:
             return batches, count
-        with torch.random.fork_rng():
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # not those of other processes
             torch.manual_seed(
                 self.args.seed * 100_003
                 + step * processes().num_processes
@@ -127,7 +144,13 @@ class OnPolicyLesson(Lesson):
         return super().settings() | {"on_policy": own}
 
     def prepare(self, student: Loaded, profile: Profile) -> tuple[Any, Any]:
+        """As there; a text has room for no more than a row of the traces."""
         rows, make = super().prepare(student, profile)
-        sampling = replace(profile.greedy, temperature=self.temperature)
+        room = max(1, profile.max_length - max(rows["soft_start"]))
+        sampling = replace(
+            profile.greedy,
+            temperature=self.temperature,
+            max_new_tokens=min(room, profile.max_new_tokens),
+        )
         options = {"share": self.share, "sampling": sampling}
         return rows, partial(OnPolicyTrainer, **make.keywords, **options)

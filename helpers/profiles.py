@@ -188,7 +188,7 @@ MINI = TABLES["profiles"]["mini"]  # what a profile does not name is as here
 for model in ("teacher", "student", "kd_teacher", "kd_student"):
     MINI[model] = str(MODELS / MINI[model])
 NAMES = tuple(MINI)  # every field but `name`
-OTHERS = ("profile", "results_dir", "api_key", "no_unsloth", "set_offline",
+OTHERS = ("profile", "results_dir", "api_key", "no_unsloth", "before_mini",
           "gsm8k")  # fmt: skip
 PROFILES = {
     name: Profile(name=name, **MINI | table)
@@ -229,16 +229,17 @@ def get_profile(
 def fast_bfloat16() -> bool:
     """Whether this machine multiplies bfloat16 fast.
 
-    A CPU without AVX-512 takes 60 times as long as in float32.
+    A CPU without AVX-512 takes 60 times as long as in float32, and a GPU
+    before Ampere (T4, V100) emulates it: Unsloth and transformers refuse it.
     """
     try:
         import torch
     except ImportError:  # a bare Python, which will not train
         return True
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     mkldnn = torch.backends.mkldnn.is_available()
-    return torch.cuda.is_available() or (
-        mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_spelling(variable: str, key: str) -> None:

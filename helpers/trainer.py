@@ -6,6 +6,7 @@ helpers.sft makes the trainers, helpers.distill decides what they match.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,7 @@ class DistillTrainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True  # scaled by tokens, see below
         if objective.chunk:  # the last hidden states instead of all logits
             self.student_options["logits_to_keep"] = 1
-            for model in (self.student, teacher):
+            for model in filter(None, (self.student, teacher)):
                 output_head(model)  # refuses now, not at the first step
 
     @property
@@ -210,13 +211,10 @@ class DistillTrainer(SFTTrainer):
         """
         objective, size = self.objective, self.vocabulary
         if self.teacher is None:
-            return topk_kd_loss(
-                states[..., :size],
-                inputs["topk_ids"],
-                inputs["topk_logprobs"],
-                mask,
-                temperature=objective.temperature,
-            )
+            cached = (inputs["topk_ids"], inputs["topk_logprobs"])
+            tensors = [tensor[mask] for tensor in (states, *cached)]
+            total = self.in_chunks(self.cached_sum, *tensors)
+            return total / mask.sum().clamp(min=1)
         names = ("temperature", "kind", "beta", "skew")
         options = {name: getattr(objective, name) for name in names}
         taught = taught[:, :-1]
@@ -245,18 +243,36 @@ class DistillTrainer(SFTTrainer):
         share = 1 - self.objective.soft
         asked = mask if share else mask & ~soft_mask
         weights = torch.where(soft_mask[asked], share, 1.0)
-        states, targets = states[asked], targets[asked]
+        return self.in_chunks(
+            weighted_cross_entropy, states[asked], targets[asked], weights
+        )
+
+    def cached_sum(self, logits: Tensor, *cached: Tensor) -> Tensor:
+        """The cached targets' loss, summed over positions (n, vocab)."""
+        everywhere = torch.ones_like(logits[None, :, 0], dtype=torch.bool)
+        mean = topk_kd_loss(
+            logits[None, :, : self.vocabulary],
+            *(tensor[None] for tensor in cached),
+            everywhere,
+            temperature=self.objective.temperature,
+        )
+        return mean * len(logits)
+
+    def in_chunks(
+        self, total: Callable[..., Tensor], states: Tensor, *rest: Tensor
+    ) -> Tensor:
+        """`total` of logits and the rest, `chunk` positions at a time.
+
+        states: the logits, or in chunks the last hidden states.
+        """
         if not self.objective.chunk:
-            return weighted_cross_entropy(states, targets, weights)
+            return total(states, *rest)
         head = output_head(self.student)
 
         def part(states: Tensor, *rest: Tensor) -> Tensor:
-            return weighted_cross_entropy(head(states), *rest)
+            return total(head(states), *rest)
 
-        split = [
-            tensor.split(self.objective.chunk)
-            for tensor in (states, targets, weights)
-        ]
+        split = [x.split(self.objective.chunk) for x in (states, *rest)]
         return sum(
             checkpoint(part, *tensors, use_reentrant=False)
             for tensors in zip(*split, strict=True)

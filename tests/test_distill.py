@@ -141,10 +141,10 @@ def test_chunked_steps_equal_whole_ones(profile, teacher, usual):
     assert train(asked_by_profile, teacher, Objective()) == (
         pytest.approx(usual, abs=1e-5)
     )
-    warm = Objective(temperature=2.0)
-    whole = train(profile, teacher, warm)
-    chunked = train(profile, teacher, replace(warm, chunk=7))
-    assert whole == pytest.approx(chunked, abs=1e-5)
+    for warm in (Objective(temperature=2.0), Objective(0.5), Objective(0.0)):
+        whole = train(profile, teacher, warm)
+        chunked = train(profile, teacher, replace(warm, chunk=7))
+        assert whole == pytest.approx(chunked, abs=1e-5)
 
 
 def test_chunked_steps_in_bfloat16(profile, teacher):
@@ -155,25 +155,14 @@ def test_chunked_steps_in_bfloat16(profile, teacher):
     assert whole == pytest.approx(chunked, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("objective", "chunk"),
-    [
-        (Objective(), 64),
-        (Objective(chunk=7), 7),
-        (Objective(soft=0.5), None),
-        (Objective(features=FeatureTerm("even", 0.1, "cosine")), None),
-    ],
-)
-def test_chunked_only_where_it_is_possible(objective, chunk):
-    assert objective.chunked(64).chunk == chunk
-
-
 def test_full_cache_equals_the_teacher_in_memory(profile, teacher):
     cache = FullCache(teacher, make_rows(teacher))
     absent = replace(teacher, model=None)
     online = train(profile, teacher, Objective(soft=0.5))
-    cached = train(profile, absent, Objective(soft=0.5), cache)
-    assert online == pytest.approx(cached, abs=1e-5)
+    for chunk in (None, 7):
+        wanted = Objective(soft=0.5, chunk=chunk)
+        cached = train(profile, absent, wanted, cache)
+        assert online == pytest.approx(cached, abs=1e-5)
 
 
 def test_without_soft_targets_it_is_plain_sft(profile, teacher):
@@ -246,7 +235,7 @@ def test_long_rows_are_dropped_alike_with_a_cache(
     [
         {"soft": 1.2},
         {"soft": -0.1},
-        {"soft": 0.5, "chunk": 8},
+        {"chunk": 0},
         {"kind": "banana"},
         {"temperature": 0.0},
     ],

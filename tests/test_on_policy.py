@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -58,6 +60,36 @@ def test_own_rows_keep_the_prompt_and_learn_the_answer(profile):
         asked = torch.tensor([row["input_ids"][:start]])
         first = student.model(asked).logits[0, -1].argmax().item()
         assert answer[0] == first  # greedy, so it can be foretold
+
+
+def test_own_rows_leave_the_model_as_it_was(profile):
+    """As Unsloth on a GPU does it: writing ends gradient checkpointing."""
+    trainer = trainer_of(profile)
+    batch = trainer.data_collator(list(trainer.train_dataset)[:2])
+    model = student_of(profile).model.train()
+    model.gradient_checkpointing_enable()
+    before = [getattr(m, "gradient_checkpointing", 0) for m in model.modules()]
+    assert any(before)
+
+    def write(model, _, prompts, **__):
+        assert not model.training
+        for module in model.modules():
+            module.gradient_checkpointing = False
+        return [[5] for _ in prompts]
+
+    own_rows(batch, model, None, None, write)
+    assert model.training
+    after = [getattr(m, "gradient_checkpointing", 0) for m in model.modules()]
+    assert after == before
+
+
+def test_own_text_is_no_longer_than_a_row_may_be(profile):
+    """Unsloth on a GPU cuts longer ones, and the masks no longer fit."""
+    long = replace(profile, max_new_tokens=10_000)
+    trainer = trainer_of(long)
+    longest = max(trainer.train_dataset["soft_start"])
+    room = profile.max_length - longest
+    assert trainer.sampling.max_new_tokens == room
 
 
 def test_share_decides_how_many_steps_read_own_text(profile):

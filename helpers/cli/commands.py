@@ -17,6 +17,7 @@ class Command(NamedTuple):
     where: str  # module:function, below helpers
     summary: str
     bare: bool = False  # can it run before the environment exists?
+    mini: bool = False  # is it about the mini lab, in every profile?
 
     def main(self, argv: list[str]) -> int:
         """Run it; its exit status."""
@@ -36,8 +37,10 @@ COMMANDS = {
     "sweep": Command("cli.students:sweep", "train at several settings"),
     "evaluate": Command("cli.students:score", "measure a model"),
     "fetch": Command("cli.fetch:main", "download the real Gemma 3 270M"),
-    "compare": Command("rebuild.compare:main", "compare signals"),
-    "prejudice": Command("rebuild.prejudice:main", "follow a wrong teacher"),
+    "compare": Command("rebuild.compare:main", "compare signals", mini=True),
+    "prejudice": Command(
+        "rebuild.prejudice:main", "follow a wrong teacher", mini=True
+    ),
     "half": Command("rebuild.half_runs:main", "repair half of that Gemma"),
     "bench": Command("rebuild.bench:main", "measure memory and time"),
     "results": Command("cli.results:main", "print the measured results"),

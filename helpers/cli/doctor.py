@@ -97,7 +97,9 @@ def all_checks(name: str) -> Iterator[Check]:
         return
     for pin in environment.unmet_pins():
         yield Check("FAIL", "package", pin, f"{INSTALL} --no-deps {pin}`")
-    if environment.has_nvidia_gpu():
+    if name == "mini" and os.environ.get("CUDA_VISIBLE_DEVICES") == "-1":
+        gpu = Check("INFO", "GPU", "not used: mini computes on the CPU")
+    elif environment.has_nvidia_gpu():
         cure = "the torch for your driver, see pytorch.org/get-started/locally"
         gpu = probe("GPU", GPU, cure)
     else:
@@ -105,6 +107,9 @@ def all_checks(name: str) -> Iterator[Check]:
         cure = "a machine with a 24 GB GPU, or a smaller profile"
         gpu = Check(status, "GPU", "no NVIDIA GPU was found", cure)
     yield gpu
+    if gpu.status == "OK" and not any(map(shutil.which, ("cc", "gcc"))):
+        text = "none, and Unsloth's kernels are compiled at their first use"
+        yield Check("FAIL", "C compiler", text, "`apt-get install gcc`")
     gib = float(gpu.text.split()[0]) if gpu.status == "OK" else None
     yield from fit_checks(profile, gib) if name != "mini" else ()
     yield from model_checks(profile)

@@ -68,10 +68,10 @@ def start(name: str, options: list[str]) -> int:
         return 0
     if python != sys.executable:
         return _hand_over(python, [name, *options])
-    # The hub's switch must be right before the command imports anything.
+    # What a profile switches must be right before the command imports torch.
     common = command_parser(name, "", add_help=False)
     known, _ = common.parse_known_args(options)
-    select_profile(known.profile)
+    select_profile("mini" if command.mini else known.profile)
     os.environ["DISTILL_SEED"] = str(known.seed)
     return command.main(options)
 

@@ -183,8 +183,7 @@ def stream(lab: Lab, steps: int, seed: int) -> Iterator[Tensor]:
 
 def ask(model: Any, ids: Tensor, *, states: bool = False) -> Any:
     """The model's outputs; it multiplies in bfloat16 where that is fast."""
-    kind = model.device.type
-    fast = kind != "cpu" or fast_bfloat16()
+    kind, fast = model.device.type, fast_bfloat16()
     with torch.autocast(kind, torch.bfloat16, enabled=fast):
         return model(
             input_ids=ids.to(model.device),

@@ -176,14 +176,18 @@ def test_command_refuses_what_is_out_of_range(line, capsys):
     assert options[-2] in reason or "--write" in reason
 
 
-def test_select_profile_turns_the_hub_off_for_mini_alone(monkeypatch):
-    for name in ("DISTILL_PROFILE", "HF_HUB_OFFLINE", "DISTILL_SET_OFFLINE"):
+def test_select_profile_turns_hub_and_gpus_off_for_mini_alone(monkeypatch):
+    names = ("HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES")
+    for name in ("DISTILL_PROFILE", "DISTILL_BEFORE_MINI", *names):
         monkeypatch.setenv(name, "")  # so that monkeypatch puts it back
         monkeypatch.delenv(name)
-    helpers.select_profile("mini")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    for _ in range(2):  # a kernel's helpers, after those of JupyterLab
+        helpers.select_profile("mini")
+        assert [os.environ[name] for name in names] == ["1", "-1"]
     helpers.select_profile("laptop")
-    assert "HF_HUB_OFFLINE" not in os.environ
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the user's own wish
-    helpers.select_profile("full")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert {*names}.isdisjoint(os.environ)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the user's own wishes
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for profile, gpus in (("mini", "-1"), ("mini", "-1"), ("full", "0")):
+        helpers.select_profile(profile)
+        assert [os.environ[name] for name in names] == ["1", gpus]
