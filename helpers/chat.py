@@ -7,20 +7,16 @@ example is those ids followed by the answer and the end-of-turn token.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import signal
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from helpers import CourseError
+from helpers.files.template import fill_template
 
 SENTINEL = "\u2402ANSWER\u2403"
 THINK_OPEN = "<think>\n"
-SECONDS, LONGEST = 5, 100_000  # of a template, and characters that it adds
-TEMPLATE = "its chat template loops, or writes too much. Use another model."
 THINK_TAGS = ("<think>", "</think>")
 
 Messages = list[dict[str, str]]
@@ -73,33 +69,7 @@ def render(messages: Messages, tokenizer: Any, *, generate: bool) -> str:
         {**m, "content": disarm(m["content"], tokenizer, role=m["role"])}
         for m in messages
     ]
-    with one_alarm(f"{tokenizer.name_or_path}: {TEMPLATE}"):
-        text = tokenizer.apply_chat_template(
-            safe, tokenize=False, add_generation_prompt=generate
-        )
-    if len(text) > LONGEST + sum(len(m["content"]) for m in safe):
-        raise CourseError(f"{tokenizer.name_or_path}: {TEMPLATE}")
-    return text
-
-
-@contextlib.contextmanager
-def one_alarm(reason: str) -> Iterator[None]:
-    """CourseError after SECONDS; Unix's main thread alone has an alarm."""
-
-    def stop(*_: Any) -> None:
-        raise CourseError(reason)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = None
-    if main and hasattr(signal, "setitimer"):
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+    return fill_template(tokenizer, safe, generate=generate)
 
 
 def encode_text(text: str, tokenizer: Any) -> list[int]:

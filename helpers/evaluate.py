@@ -7,7 +7,6 @@ do without it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import CourseError, chat
 from helpers.answers import is_correct, outcome, split_trace
+from helpers.files.answers import read_answers
 from helpers.files.disk import append
 from helpers.profiles import Profile, Sampling
 
@@ -263,19 +263,6 @@ def ask(
         {"prompt": prompt, **asdict(completion), **costs}
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-
-
-def read_answers(path: Path, decides: dict) -> dict[str, dict]:
-    """By prompt, the rows of an answer file that the same things decided.
-
-    Other weights' and half-written rows stay where they are, unread.
-    """
-    rows = []
-    for part in sorted(path.parent.glob(f"{path.stem}.*jsonl")):
-        for line in part.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
-    return {r["prompt"]: r for r in rows if decides.items() <= r.items()}
 
 
 def load_arm(arm: str, profile: Profile, adapter: Path | None) -> Loaded:

@@ -233,6 +233,6 @@ def test_trap_a_thought_that_the_prompt_opened_is_not_doubled():
 def test_render_ends_a_template_that_does_not(template, monkeypatch):
     tokenizer = deepcopy(tiny.tokenizer(tiny.STUDENT))
     tokenizer.chat_template = template
-    monkeypatch.setattr(chat, "SECONDS", 0.2)
+    monkeypatch.setattr("helpers.files.template.SECONDS", 0.2)
     with pytest.raises(CourseError, match="loops, or writes too much"):
         chat.render(chat.student_messages("1 + 1?"), tokenizer, generate=True)

@@ -24,7 +24,7 @@ MOST_LINES_OF_A_FILE, MOST_PARAMETERS = 300, 8
 # notebook 08, locks and checksums; for on-policy arms, its plan and its wrong
 # teacher. What made room each time: see the history.
 MOST_MODULES = 17  # beside __init__ and __main__
-MOST_LINES = {"core": 4000, "helpers": 15330}
+MOST_LINES = {"core": 4000, "helpers": 15410}
 PAIR_OF_HEADS = {"chunked_kd_loss"}  # two models' states, heads, kd_loss's own
 
 
