@@ -13,14 +13,15 @@ from typing import Any
 from helpers import quiet
 from helpers.chat import encode_traces
 from helpers.files.disk import alone, write_atomic
-from helpers.files.runs import RunError as RunError
-from helpers.files.runs import (
+from helpers.files.runs import (  # noqa: F401  some are for others
+    RunError,
     TrainingRun,
     finish_run,
     finished,
     open_run,
     read_run,
     run_folder,
+    save_adapter,
     saving,
 )
 from helpers.models import Loaded, add_lora, load_student, processes
