@@ -34,7 +34,9 @@ def line_chart(
     with style.figure(title, xlabel=xlabel, ylabel=ylabel, save=save) as axes:
         for place, (name, points) in enumerate(series.items()):
             every = max(1, len(points) // MARKED)
-            axes.plot(*zip(*points, strict=True), ms=7, markevery=every,
+            over = len(series) - 1 - place  # lines to come; none hides one
+            axes.plot(*zip(*points, strict=True), lw=1.8 + 0.8 * over,
+                      ms=6 + 2 * over, markevery=every,
                       **style.look(name, place))  # fmt: skip
         for name, x in marks.items():
             axes.axvline(x, color=style.REFERENCE, ls=":", lw=1.6)
