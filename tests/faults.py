@@ -7,8 +7,6 @@ leaves (training: within 1e-4) beside all that was there before. The table
 goes into tests/README.md. Linux only; not part of `helpers test`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

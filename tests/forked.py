@@ -3,8 +3,6 @@
 A fork server imports the libraries once; each process is a fork of it.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

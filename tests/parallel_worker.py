@@ -1,7 +1,5 @@
 """What two processes of test_parallel.py run; started by torchrun."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """helpers.answers: the thought, the final answer, and exact equality."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

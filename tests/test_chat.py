@@ -1,7 +1,5 @@
 """helpers.chat: what a model sees, in training as in inference."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """helpers.distill: what a step computes, on tiny models with one tokenizer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """helpers.evaluate: counted by hand on hand-made answers."""
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

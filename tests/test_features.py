@@ -1,7 +1,5 @@
 """helpers.features: losses of states, CKA, layer maps and hooks."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -4,8 +4,6 @@ Never another exception, never a changed file. Hypothesis draws the same
 examples in every run; a failure prints its bytes, and how to repeat it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """helpers.generate: batches change nothing, and nothing is cut in silence."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The top-k cache: what it holds, kills, and what it refuses."""
 
-from __future__ import annotations
-
 import filecmp
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Losses by hand, against torch and TRL, in every corner, and refused."""
 
-from __future__ import annotations
-
 import math
 from math import log
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The chunked loss: the same numbers, in less memory."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

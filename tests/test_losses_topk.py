@@ -1,7 +1,5 @@
 """Losses from a few of the teacher's tokens."""
 
-from __future__ import annotations
-
 import math
 from math import log
 

@@ -1,7 +1,5 @@
 """helpers.models: loaded as asked, or a clear refusal."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

@@ -3,8 +3,6 @@
 What a notebook does is tested by nbval; this reads the stored file only.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 from functools import cache

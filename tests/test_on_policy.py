@@ -1,7 +1,5 @@
 """The student's own text: whose tokens, which loss, and after a kill."""
 
-from __future__ import annotations
-
 import pytest
 import tiny
 import torch

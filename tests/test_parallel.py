@@ -1,7 +1,5 @@
 """Two processes (gloo, on the CPU) do what one does with twice the batch."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Exact, disjoint, well reported."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter

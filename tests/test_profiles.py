@@ -1,7 +1,5 @@
 """helpers.profiles: three sizes, and overrides that are allowed."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 

@@ -1,7 +1,5 @@
 """README.md says nothing that is not real: commands, links, results."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

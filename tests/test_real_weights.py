@@ -1,7 +1,5 @@
 """The same helpers on the real Gemma 3 270M and real GSM8K problems."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

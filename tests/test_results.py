@@ -1,7 +1,5 @@
 """helpers.results: files that are whole or absent, and honest tables."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

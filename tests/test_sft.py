@@ -1,7 +1,5 @@
 """helpers.sft: one trainer, checkpoints, exact resume."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

@@ -1,7 +1,5 @@
 """helpers.traces: safe to kill, continued or refused; read, and filtered."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import json

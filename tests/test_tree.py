@@ -1,7 +1,5 @@
 """The package stays small: what lies where, and who imports whom."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -4,8 +4,6 @@ They are Qwen3 and Gemma 3 in shape and speak through the mini lab's real
 tokenizers; each is made once a session, in a temporary folder.
 """
 
-from __future__ import annotations
-
 import atexit
 import random
 import shutil

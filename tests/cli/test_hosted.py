@@ -1,7 +1,5 @@
 """Links and first cell for Colab and Kaggle: written, renewed, harmless."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """`python3 -m helpers results`: it never takes a table away."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

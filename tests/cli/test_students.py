@@ -1,7 +1,5 @@
 """`python3 -m helpers evaluate`: refused before the work, or kept whole."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -17,11 +17,7 @@ SERVER = "--server http://x/v1"
 
 
 @pytest.mark.parametrize(
-    ("options", "processes"),
-    [
-        (SERVER, 1),
-        (f"{SERVER} --model m", 2),
-    ],
+    ("options", "processes"), [(SERVER, 1), (f"{SERVER} --model m", 2)]
 )
 def test_traces_refuses_options_that_contradict(
     monkeypatch, options, processes

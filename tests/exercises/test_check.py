@@ -1,7 +1,5 @@
 """What a learner reads, for every kind of answer; every shipped solution."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """helpers.files: names, locks, what an older run left, what is broken."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Scores, losses and lengths: the numbers that a figure shows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The figures of notebooks 01, 05, 06 and 10: what they say and count."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from typing import Any
 
@@ -62,9 +60,7 @@ def test_next_token_plot_takes_a_token_for_text(shown: list[Figure]) -> None:
     shown[0].draw_without_rendering()  # "$$" as a formula would fail
 
 
-def test_forest_fills_the_marks_that_are_sure(
-    shown: list[Figure],
-) -> None:
+def test_forest_fills_the_marks_that_are_sure(shown: list[Figure]) -> None:
     rows = [("a", 2.0, 1.0, 3.0, True), ("b", 0.5, 0.1, 2.0, False)]
     comparison.forest({"test": rows, "unseen": rows[:1]}, "One", xlabel="x")
     left, right = shown[0].axes

@@ -1,7 +1,5 @@
 """The look of all figures: titles, files, colours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Groups of result files, their tables, and contrasts between them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Side-by-side measurements: the figures are those of real processes."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib.util import find_spec

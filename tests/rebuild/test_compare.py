@@ -1,7 +1,5 @@
 """Each signal asks for what its name says; a run is resumable and scored."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import replace

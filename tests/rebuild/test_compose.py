@@ -5,11 +5,7 @@ from solver import solve
 
 from helpers.answers import gold_answer
 from helpers.problems import read_problems
-from helpers.rebuild import (
-    compose,
-    generate_problems,
-    minilab,
-)
+from helpers.rebuild import compose, generate_problems, minilab
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What each arm is given, and what it leaves behind."""
 
-from __future__ import annotations
-
 import pytest
 import tiny
 

@@ -1,7 +1,5 @@
 """The experiment of notebook 11, on the mini lab's Gemma and short texts."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A rebuild that works, and the models that are shipped."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

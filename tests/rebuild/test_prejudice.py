@@ -1,7 +1,5 @@
 """A wrong teacher and own text: what is read, what is scored and kept."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import tiny

@@ -1,7 +1,5 @@
 """helpers.rebuild.pruning: half a model, and a part of its vocabulary."""
 
-from __future__ import annotations
-
 import pytest
 import tiny  # noqa: F401  Unsloth before transformers
 import torch

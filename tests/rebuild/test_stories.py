@@ -1,7 +1,5 @@
 """What the students of notebook 04's two experiments read; their tables."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Estimated hours, by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from helpers.scale.costs import (

@@ -1,21 +1,11 @@
 """Expected memory: hand-computed values, and whole runs that were measured."""
 
-from __future__ import annotations
-
 import pytest
 
 from helpers import CourseError
 from helpers.rebuild import bench_memory
-from helpers.rebuild.memory_points import (
-    POINTS,
-    Point,
-    read_points,
-)
-from helpers.scale.planner import (
-    plan_memory,
-    plan_on_policy,
-    weight_bytes,
-)
+from helpers.rebuild.memory_points import POINTS, Point, read_points
+from helpers.scale.planner import plan_memory, plan_on_policy, weight_bytes
 from helpers.scale.shapes import load_shape
 
 SMALL, QWEN = load_shape("gemma-3-270m-it"), load_shape("Qwen3-0.6B")

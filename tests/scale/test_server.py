@@ -4,8 +4,6 @@ They are busy, slow, cut short, full of rubbish, or gone half way;
 test_transformers_serve.py has a good one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Counting a model from its config, against transformers itself."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """helpers.scale.shards: files of several hands; see also test_parallel.py."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 

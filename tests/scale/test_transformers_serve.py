@@ -1,7 +1,5 @@
 """helpers.scale.server against a real `transformers serve` on loopback."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -4,8 +4,6 @@ Needs Playwright (environment.yml) and a Chromium on this machine, for
 instance `apt-get install chromium`; skipped with the reason elsewhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """The choosers of layer maps, memory and seeds; the coloured strip."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

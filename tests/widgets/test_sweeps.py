@@ -1,7 +1,5 @@
 """Points that ship, and points trained on tiny models."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Notebook 01's widgets: numbers and pictures."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

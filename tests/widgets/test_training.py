@@ -1,7 +1,5 @@
 """The slider that trains, with trainings made by hand."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 
