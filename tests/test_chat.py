@@ -9,7 +9,6 @@ import trl
 
 from helpers import CourseError, chat
 from helpers.generate import Sampling, generate
-from helpers.models import add_lora, load_student
 from helpers.sft import TextLesson
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -100,7 +99,7 @@ def test_encode_example_trains_the_answer_and_end_of_turn(name):
 
 def test_encode_example_labels_reach_the_trainer(tmp_path):
     profile = tiny.profile(tmp_path, load_in_4bit=False)
-    student = add_lora(load_student(profile), rank=2)
+    student = tiny.student(profile, rank=2)
     lesson = TextLesson(tiny.traces(4))
     trainer = lesson.trainer(student, profile=profile, progress=False)
     rows = trainer.train_dataset

@@ -18,7 +18,6 @@ from helpers.features import (
     tapped,
 )
 from helpers.losses import LossError
-from helpers.models import add_lora, load_student
 
 MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
@@ -139,7 +138,7 @@ def test_tapped_states_equal_output_hidden_states(tmp_path, rank):
     """Also through adapters."""
     model = tiny.teacher().model
     if rank:
-        model = add_lora(load_student(tiny.pair(tmp_path)), rank=rank).model
+        model = tiny.student(tiny.pair(tmp_path), rank).model
     with torch.no_grad(), tapped(model, [0, 1, 2]) as taken:
         asked = model(input_ids=IDS, output_hidden_states=True)
     assert sorted(taken) == [0, 1, 2] and depth(model) == 2

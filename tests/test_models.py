@@ -75,14 +75,6 @@ def test_a_model_is_in_4_bits_where_the_profile_says_so(profile):
 
 
 @both
-def test_a_model_that_is_missing_is_named(profile, tmp_path, load):
-    with pytest.raises(ModelError, match="gone: no config.json.*minilab"):
-        load(profile, str(tmp_path / "gone"))
-    with pytest.raises(ModelError, match="cannot load 'nothing-here'"):
-        load(profile, "nobody/nothing-here")
-
-
-@both
 @pytest.mark.parametrize(
     "file, content, reason",
     [
@@ -101,6 +93,10 @@ def test_an_incomplete_folder_is_named(
     with pytest.raises(ModelError, match=f"half-model.*{reason}") as caught:
         load(profile, str(broken))
     assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="gone: no config.json.*minilab"):
+        load(profile, str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="cannot load 'nothing-here'"):
+        load(profile, "nobody/nothing-here")
 
 
 @both
@@ -131,12 +127,9 @@ def test_loading_asks_for_no_code_and_runs_none(
     profile, tmp_path, monkeypatch, load
 ):
     """On a terminal, "y" would have run what a folder brings along."""
-    config = json.loads(
-        (tiny.folder(tiny.STUDENT) / "config.json").read_text()
-    )
     names = "AutoConfig", "AutoModelForCausalLM"
+    config = {"auto_map": {name: f"code.{name}" for name in names}}
     config |= {"model_type": "strange"}
-    config |= {"auto_map": {name: f"code.{name}" for name in names}}
     strange = folder_with(tmp_path, config=json.dumps(config).encode())
     ran = tmp_path / "ran"
     code = f"import pathlib; pathlib.Path({str(ran)!r}).touch()"
@@ -233,20 +226,17 @@ def test_add_lora_puts_adapters_on_all_seven_projections(profile):
     named = student.model.named_parameters()
     trainable = [name for name, weight in named if weight.requires_grad]
     assert len(trainable) == 2 * LAYERS
-    targets = {name.split(".lora_")[0].split(".")[-1] for name in trainable}
-    assert targets == set(models.PROJECTIONS)
     config = student.model.peft_config["default"]
+    assert config.target_modules == set(models.PROJECTIONS)
     assert (config.r, config.lora_alpha) == (4, 8)
 
 
 def test_add_lora_names_every_missing_target(student):
     """The original script asked for `gate_up_proj`, which Gemma has not."""
     targets = ("q_proj", "gate_up_proj", "fused_out")
-    with pytest.raises(ModelError) as caught:
+    missing = "no layer named gate_up_proj, fused_out in this.*has:.*gate_proj"
+    with pytest.raises(ModelError, match=missing):
         add_lora(student, rank=4, targets=targets)
-    message = str(caught.value)
-    assert "no layer named gate_up_proj, fused_out in this" in message
-    assert "gate_proj" in message.split("It has:")[1]
 
 
 def test_load_adapter_refuses_a_missing_and_anothers_adapter(
@@ -254,8 +244,7 @@ def test_load_adapter_refuses_a_missing_and_anothers_adapter(
 ):
     with pytest.raises(ModelError, match="final: no adapter_model.*helpers"):
         load_adapter(tiny.plain_student(), tmp_path / "final")
-    student = add_lora(load_student(profile), rank=4)
-    student.model.save_pretrained(str(tmp_path / "final"))
+    tiny.student(profile).model.save_pretrained(str(tmp_path / "final"))
     other = load_teacher(profile, profile.teacher)  # a Qwen3
     with pytest.raises(ModelError, match="'final'.* it was trained on"):
         load_adapter(other, tmp_path / "final")
@@ -270,6 +259,5 @@ def test_parameter_counts_by_hand(profile):
     assert parameter_counts(plain) == {"trainable": base, "total": base}
     inputs_and_outputs = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
     adapters = 2 * 4 * inputs_and_outputs
-    student = add_lora(load_student(profile), rank=4).model
     counts = {"trainable": adapters, "total": base + adapters}
-    assert parameter_counts(student) == counts
+    assert parameter_counts(tiny.student(profile).model) == counts

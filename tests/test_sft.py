@@ -13,24 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from helpers import CourseError, sft
 from helpers.files.disk import alone
-from helpers.models import ModelError, add_lora, load_adapter, load_student
+from helpers.models import ModelError, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
 from helpers.trainer import sft_config
 
 EPOCHS, ROWS = 3, 12  # 3 steps an epoch
 
 
-class Killed(Exception):
-    """Stands for a kill: nothing after it runs."""
-
-
 def train(profile, rows=ROWS, **options):
     traces = tiny.traces(rows)
     return train_student(traces, profile=profile, progress=False, **options)
-
-
-def untrained(profile, rank):
-    return add_lora(load_student(profile), rank=rank)
 
 
 def logits(loaded) -> torch.Tensor:
@@ -56,7 +48,7 @@ def finished(tmp_path_factory):
     profile = tiny.profile(
         tmp_path_factory.mktemp("sft"), epochs=EPOCHS, learning_rate=3e-2
     )
-    student = untrained(profile, rank=4)
+    student = tiny.student(profile, rank=4)
     return profile, train(profile, student=student), student
 
 
@@ -73,9 +65,8 @@ def test_train_student_loss_falls_and_each_epoch_is_saved(finished):
     needed = {"adapter_model.safetensors", "adapter_config.json"}
     needed |= {"tokenizer.json", "chat_template.jinja"}
     for name in names:
-        files = {path.name for path in (run.folder / name).iterdir()}
-        assert needed <= files
-        assert not [f for f in files if f.endswith((".bin", ".pt", ".pth"))]
+        assert needed <= {file.name for file in (run.folder / name).iterdir()}
+    assert not [f for f in run.folder.rglob("*.[bp]*") if "json" not in f.name]
 
 
 def test_load_adapter_gives_the_trained_models_logits(finished):
@@ -87,27 +78,6 @@ def test_load_adapter_gives_the_trained_models_logits(finished):
         assert (other - trained).abs().max() > 0.05
 
 
-def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
-    """The steps that trainings begin from now on; `stop` kills one there."""
-    from transformers import TrainerCallback
-
-    build, begun = sft.TextLesson.trainer, []
-
-    class Watch(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if state.global_step == stop:
-                raise Killed
-            begun.append(state.global_step)
-
-    def build_and_watch(*arguments, **options):
-        trainer = build(*arguments, **options)
-        trainer.add_callback(Watch())
-        return trainer
-
-    monkeypatch.setattr(sft.TextLesson, "trainer", build_and_watch)
-    return begun
-
-
 @pytest.mark.parametrize("step", [4, 6])
 def test_train_student_resumed_run_equals_an_uninterrupted_one(
     finished, tmp_path, monkeypatch, step
@@ -115,8 +85,8 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     """4 bits, through Unsloth; killed inside and at the end of an epoch."""
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        watch(patch, stop=step)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.watch(patch, stop=step)
         train(profile)
     folder = tmp_path / "sft"
     assert not (folder / "final").exists()
@@ -125,7 +95,7 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     (half / "adapter_model.safetensors").write_bytes(b"half")
     torch.manual_seed(999)
     random.seed(999)
-    begun = watch(monkeypatch)
+    begun = tiny.watch(monkeypatch)
     resumed = train(profile)
     assert begun == list(range(step // 3 * 3, 9))  # not from the start
     assert resumed.steps == whole.steps
@@ -144,12 +114,8 @@ def test_train_student_killed_before_the_log_is_finished_again(
 ):
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
-
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(sft, "finish_run", die)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(sft, "finish_run", None)  # dies there
         train(profile)
     resumed = train(profile)
     assert resumed.final_loss == pytest.approx(whole.final_loss, abs=1e-4)
@@ -216,13 +182,9 @@ def test_train_student_refuses_other_settings(finished, changes, named):
     assert record(run) == before
 
 
-def test_run_json_records_the_rank_of_the_adapters_given(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    run = train(profile, rows=4, student=untrained(profile, rank=2))
-    assert (record(run)["rank"], profile.rank) == (2, 4)
-
-
-def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
+def test_run_json_records_the_adapters_given_and_what_a_library_changed(
+    tmp_path, monkeypatch
+):
     """As Unsloth does on a GPU; only what was asked for is compared."""
     import trl
 
@@ -238,11 +200,14 @@ def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
         run = train(profile, rows=4)
     assert record(run)["library_changed"]["weight_decay"] == [0.0, 0.01]
     assert train(profile, rows=4) == run
+    student = tiny.student(profile, rank=2)
+    run = train(profile, rows=4, student=student, overwrite=True)
+    assert (record(run)["rank"], profile.rank) == (2, 4)
 
 
 def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
     profile = tiny.profile(tmp_path, epochs=1)
-    student = untrained(profile, rank=2)
+    student = tiny.student(profile, rank=2)
     for name, weight in student.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.constant_(weight, float("nan"))
@@ -285,7 +250,7 @@ def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
     assert config.max_length is None and not config.packing
     assert config.warmup_steps == 13 * 4 // 20
     lesson = sft.TextLesson(tiny.traces(4))
-    trainer = lesson.trainer(untrained(profile, rank=2), profile=profile)
+    trainer = lesson.trainer(tiny.student(profile, rank=2), profile=profile)
     kinds = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}
     assert not trainer.args.bf16 and not trainer.args.gradient_checkpointing

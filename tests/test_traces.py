@@ -53,8 +53,8 @@ ROWS = [
 
 
 def make(path: Path, folder: Path, count: int = COUNT, **options: Any) -> Any:
-    """Let the tiny teacher answer the first `count` problems."""
-    teacher = tiny.teacher()
+    """Let the tiny teacher, or this one, answer the first problems."""
+    teacher = options.pop("teacher", tiny.teacher())
     return generate_traces(
         tiny.problems(count),
         teacher.model,
@@ -111,27 +111,20 @@ def test_generate_traces_rows_are_complete(path):
     assert {r["completion_tokens"] for r in cut} == {16}
 
 
-def test_generate_traces_refuses_a_changed_chat_template(path, tmp_path):
-    teacher, content = tiny.teacher(), path.read_bytes()
-    tokenizer = copy.deepcopy(teacher.tokenizer)
-    tokenizer.chat_template += "{# the same prompts, another template #}"
-    with pytest.raises(TraceFileError, match="template_sha256"):
-        generate_traces(
-            tiny.problems(COUNT), teacher.model, tokenizer, path,
-            profile=tiny.profile(tmp_path), progress=False,
-        )  # fmt: skip
-    assert path.read_bytes() == content
-
-
-def test_generate_traces_refuses_a_teacher_that_holds_nan(tmp_path):
-    model = copy.deepcopy(tiny.teacher().model)
-    next(iter(model.parameters())).data[0] = float("nan")
+def test_generate_traces_refuses_another_teacher(path, monkeypatch):
+    """Of the same name: another template, other weights, or no numbers."""
+    teacher = copy.deepcopy(tiny.teacher())
+    teacher.tokenizer.chat_template += "{# the same prompts #}"
+    assert "template_sha256" in refused(path, teacher=teacher)
+    teacher = copy.deepcopy(tiny.teacher())
+    weights = next(teacher.model.parameters()).data[0]
+    weights *= 1.01
+    assert "teacher_sha256" in refused(path, teacher=teacher)
+    weights[:] = float("nan")
+    new = path.with_name("new.jsonl")
     with pytest.raises(ModelError, match="holds NaN"):
-        generate_traces(
-            tiny.problems(2), model, tiny.teacher().tokenizer,
-            tmp_path / "traces.jsonl", profile=tiny.profile(tmp_path),
-        )  # fmt: skip
-    assert not list(tmp_path.glob("*.jsonl"))
+        make(new, path.parent, teacher=teacher)
+    assert not new.exists()
 
 
 def test_generate_traces_resumes_from_any_byte(whole, path):
@@ -200,14 +193,6 @@ def test_generate_traces_refuses_other_settings(path, options, named):
     refused(path, **options)  # and the torn line is not cut off
 
 
-def test_generate_traces_refuses_a_teacher_that_was_retrained(
-    path, monkeypatch
-):
-    """The folder's name is the same, the weights are not."""
-    monkeypatch.setattr(module, "weights_hash", lambda _: "0" * 64)
-    assert "teacher_sha256" in refused(path)
-
-
 def test_generate_traces_refuses_other_problems(path):
     [first, second] = path.read_bytes().split(b"\n", 2)[:2]
     path.write_bytes(second + b"\n" + first + b"\n")
@@ -223,25 +208,21 @@ def test_generate_traces_refuses_a_foreign_file(path, content):
     refused(path)
 
 
-def test_generate_traces_refuses_a_file_without_line_feeds(path):
-    """All the rows together would pass for one that a kill has torn."""
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
+def test_generate_traces_refuses_other_line_ends(path, end):
+    """With \\r all the rows would pass for one that a kill has torn."""
+    path.write_bytes(path.read_bytes().replace(b"\n", end))
     assert "line feed" in refused(path)
 
 
-def test_generate_traces_refuses_other_line_ends_and_what_is_no_file(path):
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert "line feed" in refused(path)
+def test_generate_traces_wants_a_file_of_its_own(path):
+    with alone(path), pytest.raises(CourseError, match="another run is"):
+        make(path, path.parent)
     pipe = path.with_name("pipe.jsonl")
     os.mkfifo(pipe)
     for place in (pipe, Path("/dev/full"), path.parent):
         with pytest.raises(CourseError, match="no ordinary file"):
             make(place, path.parent)
-
-
-def test_generate_traces_has_a_file_for_itself(path):
-    with alone(path), pytest.raises(CourseError, match="another run is"):
-        make(path, path.parent)
 
 
 def test_generate_traces_says_before_the_work_what_it_cannot_write(
@@ -345,15 +326,10 @@ def test_filter_traces_one_reason_a_trace():
         ("wait, no. " * 18, True),  # fewer words, more often
         (" ".join(map(str, range(50))) + " yes" * 8, False),
         ((SENTENCE + "but first something else. ") * 4, True),
+        # it quotes its question, with other words in between
+        (" ".join(f"{SENTENCE} {n} of the steps." for n in range(5)), False),
         ("", False),
     ],
 )
 def test_loops_is_repetition_in_a_row(text, expected):
     assert loops(text) is expected
-
-
-def test_filter_traces_keeps_a_thought_that_quotes_its_question():
-    """Five times, with other words in between: it is no loop."""
-    steps = [f"{SENTENCE} {n} of the steps." for n in range(5)]
-    text = f"<think>\n{' '.join(steps)}\n</think>\n\nThe answer is 12."
-    assert len(filter_traces([row(qwen3_answer=text)])[0]) == 1

@@ -13,21 +13,24 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from helpers.models import Loaded, load_teacher, unsloth_backend
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    load_teacher,
+    unsloth_backend,
+)
 
 unsloth_backend()  # it wants to be imported before transformers
 
 import torch  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
+from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
 
+from helpers import sft  # noqa: E402
 from helpers.distill import pair_profile  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
-from helpers.rebuild import (  # noqa: E402
-    generate_problems,  # noqa: E402
-    minilab,
-    recipes,
-    texts,
-)
+from helpers.rebuild import generate_problems, minilab, recipes, texts  # noqa: E402
+from helpers.results import Result  # noqa: E402
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
 SMALL = "mini-qwen3-small"
@@ -113,6 +116,46 @@ def teacher() -> Loaded:
 def plain_student() -> Loaded:
     """The tiny student in float32, for inference alone."""
     return load_teacher(PROFILES["mini"], str(folder(STUDENT)))
+
+
+def student(profile: Profile, rank: int = 4) -> Loaded:
+    """The profile's student with adapters that have learned nothing."""
+    return add_lora(load_student(profile), rank=rank, seed=7)
+
+
+def watch(patch: Any, *, stop: int | None = None) -> list[int]:
+    """The steps that trainings begin from now on; `stop` kills one there."""
+    build, begun = sft.TextLesson.trainer, []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == stop:
+                raise KeyboardInterrupt
+            begun.append(state.global_step)
+
+    def build_and_watch(*arguments, **options):
+        trainer = build(*arguments, **options)
+        trainer.add_callback(Watch())
+        return trainer
+
+    patch.setattr(sft.TextLesson, "trainer", build_and_watch)
+    return begun
+
+
+def result(
+    arm: str = "teacher", right: str = "1101", **changes: Any
+) -> Result:
+    """A result of these answers; 1 is a right one."""
+    usual = {
+        "profile": "mini",
+        "seed": 7,
+        "n": len(right),
+        "correct": right.count("1"),
+        "seconds": 1.0,
+        "peak_memory_mb": None,
+        "command": "python3 -m helpers evaluate",
+    }
+    return Result(arm, **usual | changes)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -13,7 +15,7 @@ from helpers import CourseError
 from helpers.distill import pair_profile
 from helpers.evaluate import evaluate
 from helpers.losses import kd_loss
-from helpers.models import add_lora, load_student, load_teacher
+from helpers.models import load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.rebuild import compare, lessons
@@ -55,12 +57,11 @@ def by_hand(batch, **options):
 @pytest.mark.parametrize("name", TEXT)
 def test_signals_of_text_are_cross_entropy(name, batch):
     student, _, tokens, soft = batch
-    if name != "hard_t2":
-        assert loss_of(name, batch).isclose(cross_entropy(student, tokens))
-        return
-    hard = cross_entropy(student[~soft], tokens[~soft], reduction="sum")
-    warm = cross_entropy(student[soft] / 2, tokens[soft], reduction="sum")
-    assert loss_of(name, batch).isclose((hard + 4 * warm) / len(tokens))
+    t = 2 if name == "hard_t2" else 1
+    warm = t**2 * cross_entropy(student[soft] / t, tokens[soft])
+    hard = cross_entropy(student[~soft], tokens[~soft])
+    wanted = (warm * soft.sum() + hard * (~soft).sum()) / len(tokens)
+    assert loss_of(name, batch).isclose(wanted)
 
 
 def test_smoothing_spares_what_the_template_wrote(batch):
@@ -102,9 +103,8 @@ def test_caches_bound_the_full_loss_from_below_and_draws_are_a_share(batch):
     full = loss_of("logits", batch)
     assert loss_of("top16", batch) < full
     assert loss_of("top16_t2", batch) < loss_of("top64_t2", batch)
-    drawn = target(
-        SIGNALS["drawn64"], batch[1], torch.Generator().manual_seed(1)
-    ).exp()
+    generator = torch.Generator().manual_seed(1)
+    drawn = target(SIGNALS["drawn64"], batch[1], generator).exp()
     assert torch.allclose(drawn.sum(-1), torch.ones(9))
     assert ((64 * drawn).round() / 64 - drawn).abs().max() < 1e-5
 
@@ -119,21 +119,15 @@ def test_pull_matches_the_dose_at_every_step():
 
 
 def test_every_signal_reads_the_same_questions():
-    asked = {
-        name: [
-            row["question"]
-            for row in lessons.rows_of(SIGNALS[name], MINI, 64, 8)
-        ]
-        for name in ("text", "logits", "placebo")
-    }
-    assert asked["text"] == asked["logits"] == asked["placebo"]
-    texts, others = (
+    texts, logits, others, gold = (
         lessons.rows_of(SIGNALS[name], MINI, 64, 8)
-        for name in ("text", "placebo")
+        for name in ("text", "logits", "placebo", "gold")
     )
-    pairs = zip(texts, others, strict=True)
-    assert not any(a["qwen3_answer"] == b["qwen3_answer"] for a, b in pairs)
-    assert len(lessons.rows_of(SIGNALS["gold"], MINI, 64, 8)) == 64
+    assert list(logits) == list(texts)
+    for text, other in zip(texts, others, strict=True):
+        assert text["question"] == other["question"]
+        assert text["qwen3_answer"] != other["qwen3_answer"]
+    assert len(gold) == 64
 
 
 def test_gold_text_is_read_without_the_teacher():
@@ -143,10 +137,8 @@ def test_gold_text_is_read_without_the_teacher():
     assert not any(row["soft"].any() for row in heard)
     text = student.tokenizer.decode(heard[0]["ids"])
     assert rows[0]["qwen3_answer"] in text
-    setting = lessons.Setting(1e-3, 16)
-    lessons.learn(
-        student, heard, signal, profile=MINI, setting=setting, seed=8
-    )
+    options = {"setting": lessons.Setting(1e-3, 16), "seed": 8}
+    lessons.learn(student, heard, signal, profile=MINI, **options)
 
 
 def test_batches_read_every_row_once_before_any_twice():
@@ -167,56 +159,60 @@ def test_own_steps_are_the_share_by_turns_or_last():
     assert not lessons.reads_own(SIGNALS["text"], 4, 5)
 
 
-def test_own_text_is_read_at_the_own_steps_alone(tmp_path, monkeypatch):
-    asked = []  # `reverse` has the loss of own steps, and reads traces
-    monkeypatch.setattr(
-        lessons, "own_text", lambda batch, *_: asked.append(0) or batch
-    )
-    profile, steps = tiny.pair(tmp_path), 2
-    setting = lessons.Setting(1e-3, steps * lessons.BATCH)
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    rows = lessons.listen(
-        tiny.traces(3), SIGNALS["reverse"], student, profile, 7
-    )
-    for arm, times in (("reverse", 0), ("mixed", 1), ("on_policy", 2)):
-        asked.clear()
-        lessons.learn(
-            student, rows, SIGNALS[arm], profile=profile, setting=setting,
-            seed=7,
-        )  # fmt: skip
-        assert len(asked) == times
-
-
-def test_the_first_half_of_a_warm_arm_is_text(tmp_path, monkeypatch):
-    told = []
-    loss = lessons.signal_loss
-    monkeypatch.setattr(
-        lessons, "signal_loss",
-        lambda signal, *a: told.append((signal.name, a[3] is None))
-        or loss(signal, *a),
-    )  # fmt: skip
-    profile, signal = tiny.pair(tmp_path), SIGNALS["jsd_warm"]
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
-    lessons.learn(
-        student, rows, signal, profile=profile, seed=7,
-        setting=lessons.Setting(1e-3, 4 * lessons.BATCH),
-    )  # fmt: skip
-    assert told == 2 * [("teacher text", True)] + 2 * [(signal.name, False)]
-
-
-def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(tmp_path):
+@pytest.fixture
+def taught(tmp_path):
+    """A tiny student, its profile, what it reads, and how it learns that."""
     profile = tiny.pair(tmp_path)
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    signal = SIGNALS["on_policy"]
-    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
+    student = tiny.student(profile)
+
+    def listen(arm):
+        signal = SIGNALS[arm]
+        return lessons.listen(tiny.traces(3), signal, student, profile, 7)
+
+    def learn(arm, steps):
+        setting = lessons.Setting(1e-3, steps * lessons.BATCH)
+        options = {"profile": profile, "setting": setting, "seed": 7}
+        lessons.learn(student, listen(arm), SIGNALS[arm], **options)
+
+    return SimpleNamespace(**locals())
+
+
+@pytest.mark.parametrize(
+    ("arm", "times"), [("reverse", 0), ("mixed", 1), ("on_policy", 2)]
+)
+def test_own_text_is_read_at_the_own_steps_alone(
+    arm, times, taught, monkeypatch
+):
+    asked, usual = [], lessons.own_text
+    monkeypatch.setattr(
+        lessons, "own_text", lambda *a: asked.append(0) or usual(*a)
+    )
+    taught.learn(arm, steps=2)
+    assert len(asked) == times
+
+
+def test_the_first_half_of_a_warm_arm_is_text(taught, monkeypatch):
+    told, usual = [], lessons.signal_loss
+
+    def look(signal, *arguments):
+        told.append((signal.name, arguments[3] is None))
+        return usual(signal, *arguments)
+
+    monkeypatch.setattr(lessons, "signal_loss", look)
+    taught.learn("jsd_warm", steps=4)
+    name = SIGNALS["jsd_warm"].name
+    assert told == 2 * [("teacher text", True)] + 2 * [(name, False)]
+
+
+def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(taught):
+    student, profile = taught.student, taught.profile
+    rows = taught.listen("on_policy")
     assert not any(row["taught"] is not None for row in rows)
-    before = student.model.state_dict()
-    before = {name: weight.clone() for name, weight in before.items()}
+    before = deepcopy(student.model.state_dict())
     torch.manual_seed(0)
     texts = lessons.own_text(rows, student, profile)
-    assert all(
-        w.equal(before[n]) for n, w in student.model.state_dict().items()
+    torch.testing.assert_close(
+        student.model.state_dict(), before, rtol=0, atol=0
     )
     for row, text in zip(rows, texts, strict=True):
         start = row["row"]["soft_start"]
@@ -275,16 +271,18 @@ def test_a_run_is_tuned_measured_and_not_made_twice(
 ):
     """With tiny models, four rows and four problems."""
     profile = replace(tiny.pair(tmp_path), name="mini")
-    monkeypatch.setattr(compare, "KD_RESULTS", tmp_path)
-    monkeypatch.setattr(compare, "TRIES", [lessons.Setting(1e-3, 16)])
-    monkeypatch.setattr(compare, "SMOOTHED", [lessons.Setting(1e-3, 16, 0.1)])
-    monkeypatch.setattr(compare, "GENTLE", [lessons.Setting(1e-3, 16)])
-    monkeypatch.setattr(compare, "rows_of", lambda *_: tiny.traces(4))
-    monkeypatch.setattr(
-        compare, "load_problems", lambda *_, **__: tiny.problems(4)
-    )
-    monkeypatch.setattr(compare, "judged_rows", lambda _: [])
-    monkeypatch.setattr(compare, "judged", lambda *_: {"kl": 0.1})
+    few = lessons.Setting(1e-3, 16)
+    for name, value in {
+        "KD_RESULTS": tmp_path,
+        "TRIES": [few],
+        "SMOOTHED": [replace(few, smoothing=0.1)],
+        "GENTLE": [few],
+        "rows_of": lambda *_: tiny.traces(4),
+        "load_problems": lambda *_, **__: tiny.problems(4),
+        "judged_rows": lambda _: [],
+        "judged": lambda *_: {"kl": 0.1},
+    }.items():
+        monkeypatch.setattr(compare, name, value)
     with pytest.raises(CourseError, match="compare --tune"):
         compare.measure(arm, profile, 64, 7)
     name = SIGNALS[arm].like or arm
