@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 
 from helpers import logit_cache, models
+from helpers.evaluate import Evaluation, evaluate
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES, Profile
 from helpers.sft import train_student
@@ -46,6 +47,21 @@ def launch(processes: int, *script: Any) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def sample(folder: str, path: Path | None) -> Evaluation:
+    """Twelve sampled answers of test_evaluate.py, two at a time."""
+    torch.set_num_threads(1)
+    profile = replace(PROFILES["mini"], teacher=folder, max_new_tokens=100)
+    return evaluate(
+        models.load_teacher(profile),
+        load_problems("mini", "validation", limit=12),
+        profile=profile,
+        mode="teacher",
+        sampling=profile.sampling(7),
+        batch_size=2,
+        path=path,
+    )
 
 
 def write_traces(teacher: str, output: Path) -> None:
@@ -102,3 +118,7 @@ def train_by_fallback(profile: Profile, traces: list[dict]) -> None:
     report |= {"steps": run.steps, "loss": run.final_loss}
     report |= {"unsloth": "unsloth" in sys.modules}
     (run.folder / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    sample(sys.argv[1], Path(sys.argv[2]))

@@ -1,19 +1,16 @@
 """helpers.evaluate: counted by hand on hand-made answers."""
 
 import json
-import math
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import evaluate_worker
 import forked
 import numpy as np
 import pytest
 import tiny
 import torch
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
+from waiting import wait_until
 
 from helpers import CourseError, chat
 from helpers.evaluate import (
@@ -29,8 +26,6 @@ from helpers.evaluate import (
 from helpers.generate import Completion
 from helpers.models import ModelError, peak_memory_mb, reset_peak
 from helpers.profiles import PROFILES
-
-WORKER = str(Path(evaluate_worker.__file__))
 
 
 def problem(gold: str, **fields) -> dict:
@@ -126,19 +121,16 @@ def lines(path: Path) -> int:
 @pytest.mark.slow
 def test_evaluate_goes_on_after_a_kill(tmp_path):
     folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
-    worker = subprocess.Popen([sys.executable, WORKER, folder, str(path)])
-    while lines(path) < 4 and worker.poll() is None:
-        time.sleep(0.005)
+    worker = forked.start(forked.sample, folder, path)
+    wait_until(lambda: lines(path) >= 4)
     worker.kill()
-    worker.wait()
+    worker.join(120)
     answered = lines(path)
     assert 4 <= answered < 12, "it was not killed half way"
     with path.open("a") as file:
         file.write('\n{"prompt": "half a li')
-    whole = evaluate_worker.sample(folder, None)
-    assert evaluate_worker.sample(folder, path).completions == (
-        whole.completions
-    )
+    whole = forked.sample(folder, None)
+    assert forked.sample(folder, path).completions == whole.completions
     assert lines(path) == 12 + 1  # no problem was asked twice
 
 
@@ -146,12 +138,10 @@ def test_evaluate_goes_on_after_a_kill(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun")
 def test_evaluate_in_two_processes_shares_the_work(tmp_path):
     folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
-    forked.launch(2, WORKER, folder, path)
+    forked.launch(2, forked.__file__, folder, path)
     assert [lines(part) for part in tmp_path.iterdir()] == [6, 6]
-    whole = evaluate_worker.sample(folder, None)
-    assert evaluate_worker.sample(folder, path).completions == (
-        whole.completions
-    )
+    whole = forked.sample(folder, None)
+    assert forked.sample(folder, path).completions == whole.completions
     assert len(list(tmp_path.iterdir())) == 2  # nothing was asked again
 
 
@@ -180,14 +170,8 @@ def test_load_arm_wants_an_adapter_for_other_arms(tmp_path):
 @pytest.mark.parametrize(
     ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1)]
 )
-def test_wilson_interval_equals_its_formula(correct, total):
-    share, z = correct / total, 1.959963984540054
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(
-        share * (1 - share) / total + z * z / (4 * total * total)
-    )
-    ends = (centre - spread, centre + spread)
-    expected = [end / (1 + z * z / total) for end in ends]
+def test_wilson_interval_equals_scipys(correct, total):
+    expected = binomtest(correct, total).proportion_ci(0.95, "wilson")
     assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-9)
 
 

@@ -13,11 +13,8 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-STORED = [
-    path
-    for path in sorted(NOTEBOOKS.rglob("*.ipynb"))
-    if ".ipynb_checkpoints" not in path.parts
-]
+STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
+STORED += sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 MAX_BYTES, MAX_LINES, MAX_MEDIAN, MAX_COLUMNS = 500_000, 40, 6, 79
 
 # A path of somebody's machine; not the end of a URL or of a relative path.
@@ -27,8 +24,6 @@ ABSOLUTE = re.compile(
 )
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:href|src)=\"([^\"]+)\"")
 TEXT_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex")
-
-
 each = pytest.mark.parametrize(
     "path", STORED, ids=lambda path: str(path.relative_to(NOTEBOOKS))
 )
@@ -37,6 +32,14 @@ each = pytest.mark.parametrize(
 @cache
 def read(path: Path) -> Any:
     return nbformat.read(path, as_version=4)
+
+
+def dead_links(text: str, folder: Path, *others: str) -> list[str]:
+    """What is linked in this text, or is in others, and not in the folder."""
+    links = [one or two for one, two in LINK.findall(text)] + [*others]
+    targets = {link.partition("#")[0] for link in links} - {""}
+    local = [link for link in targets if not re.match(r"[a-z]+:", link)]
+    return [x for x in local if x[0] == "/" or not (folder / x).exists()]
 
 
 def texts(path: Path, kind: str) -> list[str]:
@@ -51,11 +54,7 @@ def test_notebook_has_one_title_and_links_that_lead_somewhere(path):
     shown = re.sub(r"```.*?```", "", "\n".join(prose), flags=re.DOTALL)
     assert len(re.findall(r"^# \S", shown, flags=re.MULTILINE)) == 1
     assert prose[0].startswith("# ")
-    links = [one or two for text in prose for one, two in LINK.findall(text)]
-    targets = {link.partition("#")[0] for link in links} - {""}
-    local = [link for link in targets if not re.match(r"[a-z]+:", link)]
-    assert all(link[0] != "/" for link in local)
-    assert [x for x in local if not (path.parent / x).exists()] == []
+    assert dead_links("\n".join(prose), path.parent) == []
 
 
 @each

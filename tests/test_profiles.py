@@ -70,17 +70,16 @@ def test_get_profile_reads_the_environment():
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("TEMPERATURE", "DISTILL_SAMPLING_TEMPERATURE"),
-        ("EPOCH", "DISTILL_EPOCHS"),
-        ("BATCHSIZE", "DISTILL_BATCH_SIZE"),
+        ("TEMPERATURE", ".*DISTILL_SAMPLING_TEMPERATURE "),
+        ("EPOCH", ".*DISTILL_EPOCHS "),
+        ("BATCHSIZE", ".*DISTILL_BATCH_SIZE "),
+        ("LR", "is not"),
+        ("RESULT_DIR", "is not"),
     ],
 )
 def test_get_profile_refuses_a_name_that_is_nearly_one(written, meant):
-    with pytest.raises(CourseError, match=f"DISTILL_{written} .*{meant} "):
+    with pytest.raises(CourseError, match=f"DISTILL_{written} {meant}"):
         typed(**{written: "1"})
-    for unknown in ("LR", "RESULT_DIR"):
-        with pytest.raises(CourseError, match=f"DISTILL_{unknown} is not"):
-            typed(**{unknown: "1"})
     assert typed(RESULTS_DIR="x", API_KEY="y") == typed()
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+from test_notebooks import dead_links
 
 from helpers.cli.commands import COMMANDS
 from helpers.rebuild.arms import budgets_markdown, read_groups
@@ -19,7 +20,6 @@ README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("notebooks", "helpers", "data", "tests", ".ci", ".github")
 COMMAND = re.compile(r"(?:python3|python|py) -m helpers +([^`\n|;&#]*)")
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-zA-Z][\w-]*)")
-LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:href|src)=\"([^\"]+)\"")
 
 
 @cache
@@ -45,17 +45,11 @@ def test_readme_commands_and_options_exist():
 
 
 def test_readme_links_and_paths_exist():
-    links = [one or two for one, two in LINK.findall(README)]
     quoted = re.findall(r"`([\w.][\w./-]*)`", README)
-    links += [path for path in quoted if path.split("/")[0] in FOLDERS]
-    missing = [
-        link
-        for link in links
-        if not re.match(r"[a-z]+:|#", link)
-        and not link.startswith("data/runs")  # written at run time
-        and not (ROOT / link.partition("#")[0]).exists()
-    ]
-    assert missing == []
+    paths = [path for path in quoted if path.split("/")[0] in FOLDERS]
+    missing = dead_links(README, ROOT, *paths)
+    # what is written at run time
+    assert [x for x in missing if not x.startswith("data/runs")] == []
 
 
 def test_readme_tables_are_the_measured_ones():
@@ -73,11 +67,7 @@ def test_readme_tables_are_the_measured_ones():
 
 
 def test_readme_map_has_every_notebook_and_its_minutes():
-    books = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    for path in books:
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
         first = nbformat.read(path, as_version=4).cells[0].source
         minutes = re.search(r"(\d+) to read", first)[1]
-        row = re.search(
-            rf"\({path.parent.name}/{path.name}\) \| (\d+) ", README
-        )
-        assert row and row[1] == minutes, path.name
+        assert f"(notebooks/{path.name}) | {minutes} " in README

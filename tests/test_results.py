@@ -4,17 +4,16 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
+import tiny
 from test_evaluate import COMPLETIONS, MADE, PROBLEMS
 
 from helpers import CourseError
 from helpers.evaluate import Evaluation
-from helpers.profiles import PROFILES
+from helpers.profiles import PROFILES, ROOT
 from helpers.results import (
     RERUN,
-    Result,
     read_results,
     table_markdown,
     table_text,
@@ -22,20 +21,15 @@ from helpers.results import (
     write_result,
 )
 
-AFTER = Result(
-    arm="student_after",
-    profile="mini",
-    seed=7,
+AFTER = tiny.result(
+    "student_after",
     n=300,
     correct=248,
-    seconds=41.7,
     peak_memory_mb=612.4,
     command="python3 -m helpers evaluate --arm student_after",
-    versions={"torch": "2.13.0"},
     date="2026-11-24",
     splits={"heldout": {"n": 100, "correct": 70}},
     mode="think",
-    notes="seed 7 only",
 )
 
 
@@ -144,5 +138,4 @@ def test_table_markdown_keeps_hostile_text_in_its_cell():
 def test_results_and_statistics_do_without_torch():
     """`helpers results` waited for torch, before."""
     code = "import sys, helpers.cli.results; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

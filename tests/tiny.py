@@ -142,20 +142,18 @@ def watch(patch: Any, *, stop: int | None = None) -> list[int]:
     return begun
 
 
-def result(
-    arm: str = "teacher", right: str = "1101", **changes: Any
-) -> Result:
-    """A result of these answers; 1 is a right one."""
+def result(arm: str = "teacher", right: str = "", **changes: Any) -> Result:
+    """A result of these answers, 1 a right one; or 3 of 4 without flags."""
     usual = {
         "profile": "mini",
         "seed": 7,
-        "n": len(right),
-        "correct": right.count("1"),
+        "n": len(right) or 4,
+        "correct": right.count("1") if right else 3,
         "seconds": 1.0,
         "peak_memory_mb": None,
         "command": "python3 -m helpers evaluate",
     }
-    return Result(arm, **usual | changes)
+    return Result(arm, right=right, **usual | changes)
 
 
 @cache

@@ -11,6 +11,11 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as place:
+        return place.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(
     happens: Callable[[], Any], process: Any = None, seconds: float = 120
 ) -> None:

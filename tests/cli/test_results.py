@@ -3,14 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import tiny
 
 from helpers import CourseError
 from helpers.cli import results as command
-from helpers.results import Result, table_markdown, write_result
+from helpers.results import table_markdown, write_result
 
-RESULT = Result(
-    "teacher", "mini", 7, 4, 3, 1.0, None, "python3 -m helpers evaluate"
-)
+RESULT = tiny.result()
 README = (
     "# Course\n<!-- results:start -->\nold\n<!-- results:end -->\n"
     "x\n<!-- kd:start -->\nold\n<!-- kd:end -->\ny\n"

@@ -20,6 +20,7 @@ from nbformat.v4 import (
     new_output,
 )
 from PIL import Image
+from waiting import wait_until
 
 from helpers import CourseError
 from helpers.cli import main as entry
@@ -188,9 +189,7 @@ def test_run_interrupted_stops_the_kernel_without_a_traceback(
     child = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
     )
-    while not (runner.NOTEBOOKS / "busy").exists():
-        assert child.poll() is None
-        time.sleep(0.1)
+    wait_until((runner.NOTEBOOKS / "busy").exists, child)
     (kernel,) = psutil.Process(child.pid).children()
     child.send_signal(getattr(signal, name))
     _, text = child.communicate(timeout=20)

@@ -10,9 +10,7 @@ from helpers.rebuild import bench, bench_losses
 from helpers.rebuild.bench_processes import run_arm
 
 
-def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
-    monkeypatch, capfd
-):
+def test_bench_kd_arms_take_turns_and_json_is_alone(monkeypatch, capfd):
     asked = []
     figures = {
         "bytes": {"dense": 1200, "cached": 3},

@@ -1,14 +1,13 @@
 """What the students of notebook 04's two experiments read; their tables."""
 
-import json
-
 import pytest
+import tiny
 
 from helpers.answers import extract_answer, is_correct, split_trace
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.rebuild import stories
-from helpers.results import Result
+from helpers.results import write_result
 from helpers.sft import RunError
 
 MINI = PROFILES["mini"]
@@ -76,21 +75,12 @@ def test_traces_250_come_from_a_longer_file(tmp_path, monkeypatch):
     assert not {r["question"] for r in first} & {p["question"] for p in solved}
 
 
-def result(arm, seed, right):
-    return Result(
-        arm=arm, profile="mini", seed=seed, n=len(right),
-        correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
-        command="python3 -m helpers distill", right=right,
-        splits={"unseen": {"n": 2, "correct": 1, "right": "10"}},
-    )  # fmt: skip
-
-
 def test_stories_in_the_order_of_the_course_and_their_contrasts(tmp_path):
     for arm, right in (("buses_none", "0110"), ("gold_250", "1111")):
         for seed in (7, 8):
-            row = result(arm, seed, right)
-            path = tmp_path / row.file_name
-            path.write_text(json.dumps(row.__dict__))
+            unseen = {"n": 2, "correct": 1, "right": "10"}
+            row = tiny.result(arm, right, seed=seed, splits={"unseen": unseen})
+            write_result(row, tmp_path)
     groups = stories.read_stories(folder=tmp_path)
     assert [group.arm for group in groups] == ["gold_250", "buses_none"]
     assert groups[0].name == "250 gold solutions"

@@ -8,16 +8,14 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import answers, free_port, wait_until
 
 from helpers.cli.lab import NOTEBOOKS, lab_arguments, write_settings
 
@@ -84,9 +82,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
     (tracker / "tracker.jupyterlab-settings").write_text(
         '{"windowingMode": "none"}'  # every cell is in the page
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     token = secrets.token_hex(16)
     environment = {
         **os.environ,
@@ -111,7 +107,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for_server(port, token)
+        wait_until(lambda: answers(port), server, seconds=60)
         yield f"http://127.0.0.1:{port}/lab/workspaces/%s?token={token}"
     finally:
         server.terminate()
@@ -131,16 +127,6 @@ def copy_without_outputs(folder: Path) -> None:
             del notebook.cells[ends.index(True) + 1 :]
         notebook.metadata.pop("widgets", None)
         nbformat.write(notebook, folder / path.name)
-
-
-def wait_for_server(port: int, token: str) -> None:
-    address = f"http://127.0.0.1:{port}/api/status?token={token}"
-    for _ in range(240):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=1)
-            return
-        time.sleep(0.25)
-    pytest.fail("JupyterLab did not start within a minute")
 
 
 def run_all(page, address: str) -> None:
@@ -190,10 +176,9 @@ def changed_picture(page, control) -> Iterator[None]:
     picture = control.locator(f"xpath={OUTPUT}").locator("img").first
     before = picture.get_attribute("src")
     yield
-    deadline = time.monotonic() + POINT_SECONDS
-    while picture.get_attribute("src") == before:
-        assert time.monotonic() < deadline, "no new picture"
-        page.wait_for_timeout(250)
+    wait_until(
+        lambda: picture.get_attribute("src") != before, seconds=POINT_SECONDS
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from helpers.cli.students import sweep as main
 from helpers.profiles import Profile
-from helpers.results import Result, write_result
+from helpers.results import write_result
 from helpers.widgets import sweeps
 from helpers.widgets.sweeps import Point, find_sweep
 
@@ -37,11 +37,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def store(value: float, seed: int, correct: int, profile: str) -> None:
     sweep = find_sweep("rank")
-    result = Result(
-        arm=sweep.arm(value), profile=profile, seed=seed, n=100,
-        correct=correct, seconds=5.0, peak_memory_mb=None,
-        command="python3 -m helpers sweep",
-    )  # fmt: skip
+    counts = {"n": 100, "correct": correct}
+    arm = sweep.arm(value)
+    result = tiny.result(arm, profile=profile, seed=seed, **counts)
     write_result(result, sweep.folder(profile))
 
 
