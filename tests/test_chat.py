@@ -35,33 +35,23 @@ def encoded(tokenizer, answer, max_length=500):
 
 
 def complete(prompt: str, loaded) -> None:
-    generate(
-        loaded.model,
-        loaded.tokenizer,
-        [prompt],
-        sampling=Sampling(max_new_tokens=4),
-        batch_size=1,
-    )
-
-
-def seen_by_generate(monkeypatch, messages, loaded) -> list[int]:
-    """The prompt ids that really reach the model at inference."""
-    prompts = []
-    monkeypatch.setattr(
-        "helpers.generate.generate_batch",
-        lambda model, tokenizer, ids, **_: prompts.extend(ids) or [[1]],
-    )
-    complete(chat.render(messages, loaded.tokenizer, generate=True), loaded)
-    return prompts[0]
+    model, options = (loaded.model, loaded.tokenizer), {"batch_size": 1}
+    generate(*model, [prompt], sampling=Sampling(max_new_tokens=4), **options)
 
 
 @pytest.mark.parametrize("make", [tiny.plain_student, tiny.teacher])
 def test_encode_example_same_prompt_ids_as_inference(monkeypatch, make):
-    loaded = make()
+    loaded, seen = make(), []
     row = encoded(loaded.tokenizer, THOUGHT)
     trained = [label != -100 for label in row["labels"]]
     prompt = row["input_ids"][: trained.index(True)]
-    assert seen_by_generate(monkeypatch, conversation(), loaded) == prompt
+    monkeypatch.setattr(
+        "helpers.generate.generate_batch",
+        lambda model, tokenizer, ids, **_: seen.extend(ids) or [[1]],
+    )
+    text = chat.render(conversation(), loaded.tokenizer, generate=True)
+    complete(text, loaded)
+    assert seen == [prompt]
     assert all(trained[len(prompt) :])
     assert chat.trained_share([row]) == sum(trained) / len(trained)
     for labels in ([-100, -100], [1, 2]):

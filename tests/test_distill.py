@@ -130,9 +130,7 @@ def test_pair_profile_is_the_one_tokenizer_pair_in_smaller_batches(name):
         (imitating("even", 1.0, "cosine"), 1e-4),
     ],
 )
-def test_accumulated_steps_equal_one_large_batch(
-    profile, teacher, objective, close
-):
+def test_accumulation_is_one_batch(profile, teacher, objective, close):
     whole = replace(profile, batch_size=4, gradient_accumulation=1)
     parts = replace(profile, batch_size=1, gradient_accumulation=4)
     one = train(whole, teacher, objective)
@@ -150,7 +148,7 @@ def test_accumulated_steps_equal_one_large_batch(
         ({"dtype": "bfloat16"}, Objective(), {"rel": 0.02}),
     ],
 )
-def test_chunked_steps_equal_whole_ones(
+def test_chunked_steps_equal_whole(
     profile, teacher, changes, objective, close
 ):
     asked = replace(profile, **changes)
@@ -220,9 +218,7 @@ def test_padded_logits_do_not_count(profile, teacher, usual):
     assert usual == pytest.approx(changed, abs=1e-6)
 
 
-def test_long_rows_are_dropped_alike_with_a_cache(
-    profile, teacher, tmp_path, capsys
-):
+def test_long_rows_are_dropped_alike(profile, teacher, tmp_path, capsys):
     """The other rows stay beside their own targets."""
     sizes = [len(row["input_ids"]) for row in make_rows(teacher)]
     limit = sorted(sizes)[8]
@@ -269,9 +265,7 @@ def test_objective_refuses(wrong):
         ({"features": FeatureTerm("last")}, "hidden states"),
     ],
 )
-def test_cache_that_cannot_serve_the_objective_is_refused(
-    teacher, changes, named
-):
+def test_cache_that_cannot_serve_is_refused(teacher, changes, named):
     cache = SimpleNamespace(temperature=1.0, k=4)
     Lesson([], teacher, Objective(), cache)
     with pytest.raises(RunError, match=named):
@@ -306,9 +300,7 @@ def first_loss(*arguments):
     return trainer.compute_loss(trainer.model, batch).item()
 
 
-def test_chunked_loss_never_calls_the_final_norm(
-    profile, teacher, monkeypatch
-):
+def test_final_norm_is_never_called(profile, teacher, monkeypatch):
     """Unsloth on a GPU reads that module's weight instead."""
     from transformers.models.qwen3 import modeling_qwen3
 
@@ -341,9 +333,7 @@ def test_chunked_loss_keeps_what_a_head_does(profile, teacher):
 
 
 @pytest.mark.parametrize("kind", ["mse", "cosine", "relation"])
-def test_feature_loss_falls_and_adapters_alone_are_saved(
-    profile, teacher, kind
-):
+def test_feature_loss_falls_and_saves_adapters_alone(profile, teacher, kind):
     done = run_of(profile, teacher, imitating("even", 1.0, kind), epochs=3)
     assert losses(done)[-1] < losses(done)[0]
     final = done.folder / "final"  # the student that is exported

@@ -151,9 +151,7 @@ def test_tapped_states_equal_output_hidden_states(tmp_path, rank):
         pass
 
 
-def test_tapped_reads_the_last_states_of_a_decoder_that_skips_its_norm(
-    monkeypatch,
-):
+def test_tapped_where_the_decoder_skips_its_norm(monkeypatch):
     """As Unsloth's on a GPU: the norm's weight is read, no module called."""
     model = tiny.teacher().model
     norm = model.get_decoder().norm

@@ -155,22 +155,28 @@ LOADERS = {
         None,
         lambda path: halves_markdown(read_halves(path.parent)),
     ),
-    "environment": (
-        DATA.parent / "environment.yml",
-        None,
-        lambda path: environment.read_pip_list(),
-    ),
 }
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_what_is_shipped_survives(tmp_path, monkeypatch, kind):
+def test_what_is_shipped_survives(tmp_path, kind):
     """Its first lines, or all of it."""
-    monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
     shipped, lines, load = LOADERS[kind]
     content = shipped.read_bytes().splitlines(keepends=True)[:lines]
     path = put(b"".join(content), tmp_path / shipped.name)
     survives(path, partial(load, path), EXAMPLES)
+
+
+@pytest.mark.xfail(
+    reason="read_pip_list shows a bad line whole, 50,000 brackets if so many",
+    raises=AssertionError,
+    strict=True,
+)
+def test_environment_survives(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
+    shipped = DATA.parent / "environment.yml"
+    path = put(shipped.read_bytes(), tmp_path / "environment.yml")
+    survives(path, environment.read_pip_list, EXAMPLES)
 
 
 def test_run_record_survives(tmp_path):

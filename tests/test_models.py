@@ -84,9 +84,7 @@ def test_a_model_is_in_4_bits_where_the_profile_says_so(profile):
         ("tokenizer", None, ""),
     ],
 )
-def test_an_incomplete_folder_is_named(
-    profile, tmp_path, load, file, content, reason
-):
+def test_incomplete_folder(profile, tmp_path, load, file, content, reason):
     """Weights in a pickle do not count."""
     broken = folder_with(tmp_path, **{file: content})
     torch.save({}, broken / "pytorch_model.bin")
@@ -100,9 +98,7 @@ def test_an_incomplete_folder_is_named(
 
 
 @both
-def test_a_model_with_a_weight_that_is_no_number_is_refused(
-    profile, tmp_path, load
-):
+def test_weight_that_is_no_number_is_refused(profile, tmp_path, load):
     name = profile.teacher if load is load_teacher else profile.student
     broken = shutil.copytree(name, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")
@@ -123,9 +119,7 @@ def test_what_cannot_be_trained_is_refused(profile, load):
 
 
 @both
-def test_loading_asks_for_no_code_and_runs_none(
-    profile, tmp_path, monkeypatch, load
-):
+def test_loading_runs_no_code(profile, tmp_path, monkeypatch, load):
     """On a terminal, "y" would have run what a folder brings along."""
     names = "AutoConfig", "AutoModelForCausalLM"
     config = {"auto_map": {name: f"code.{name}" for name in names}}
@@ -177,7 +171,7 @@ def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
         ),
     ],
 )
-def test_unsloth_that_does_not_import_is_shown_with_its_reason(
+def test_unsloth_that_does_not_import(
     profile, monkeypatch, error, root, parts
 ):
     error.__cause__ = root
@@ -239,9 +233,7 @@ def test_add_lora_names_every_missing_target(student):
         add_lora(student, rank=4, targets=targets)
 
 
-def test_load_adapter_refuses_a_missing_and_anothers_adapter(
-    profile, tmp_path
-):
+def test_load_adapter_refuses_a_missing_and_anothers(profile, tmp_path):
     with pytest.raises(ModelError, match="final: no adapter_model.*helpers"):
         load_adapter(tiny.plain_student(), tmp_path / "final")
     tiny.student(profile).model.save_pretrained(str(tmp_path / "final"))

@@ -89,9 +89,7 @@ def test_loss_is_reverse_kl_on_the_students_tokens(profile):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_killed_run_reads_and_learns_what_an_uninterrupted_one_does(
-    profile, monkeypatch
-):
+def test_killed_run_learns_what_a_whole_one_does(profile, monkeypatch):
     """Half of the steps on own text, killed after the first epoch."""
     lesson = OnPolicyLesson(tiny.traces(8), tiny.teacher(), REVERSE, share=0.5)
 

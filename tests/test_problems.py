@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 
 import pytest
+from solver import solve
 
 from helpers import problems
 from helpers.answers import gold_answer
@@ -53,6 +54,7 @@ def test_mini_splits_are_disjoint_and_as_told(shipped):
         assert impossible == [gold == "no solution" for gold in golds]
         share = sum(impossible) / len(rows)
         assert share == 0.5 if split == "buses" else 0.1 < share < 0.2
+        assert [solve(row["question"]) for row in rows] == golds
     steps = [row["answer"].count("<<") for row in shipped["longer"]]
     assert set(steps) == {5}
 
@@ -70,6 +72,8 @@ def test_build_problems_gives_the_shipped_files(tmp_path):
     assert len(reserved) == sum(SIZES.values()) - SIZES["train"] + 3
     train = read_problems(tmp_path / "train.jsonl")
     assert not reserved & {row["question"] for row in train}
+    worked = ["<<" in row["answer"] for row in train]
+    assert all(worked[:250]) and not any(worked[250:])
 
 
 def test_load_problems_cuts_one_file_into_disjoint_splits():
@@ -145,9 +149,7 @@ def test_read_problems_keeps_unicode_line_separators(tmp_path):
         ("", "dev", "'dev'.*train, validation"),
     ],
 )
-def test_load_problems_names_what_is_not_there(
-    tmp_path, source, split, message
-):
+def test_missing_problems_are_named(tmp_path, source, split, message):
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(ProblemFileError, match=message):
         load_problems(tmp_path / source, split)

@@ -41,21 +41,15 @@ def test_gemma_merges_best_score_first_and_control_left_out():
     vocabulary = {token: i for i, token in enumerate(tokens)}
     scores = [0.0, -9.0, -9.0, -9.0, -1.0, -3.0, -2.0]
     types = [3, 1, 1, 1, 1, 1, 1]
-    assert gemma_merges(vocabulary, scores, types) == [
-        ("a", "b"),
-        ("b", "c"),
-        ("a", "bc"),
-        ("ab", "c"),
-    ]
+    merges = [("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c")]
+    assert gemma_merges(vocabulary, scores, types) == merges
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is fast")
 def test_get_profile_no_bfloat16_where_it_is_slow():
     """On a CPU without AVX-512 a step of this file took 150 s, not 2."""
-    code = "from helpers.profiles import get_profile as get; print(*("
-    code += (
-        "get('laptop', {'DISTILL_DTYPE': x}).dtype for x in ('', 'bfloat16')))"
-    )
+    code = """from helpers.profiles import get_profile as get
+for x in '', 'bfloat16': print(get('laptop', {'DISTILL_DTYPE': x}).dtype)"""
     old_cpu = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     words = subprocess.check_output(
         [sys.executable, "-c", code], env=old_cpu, text=True, cwd=REPOSITORY
@@ -102,14 +96,8 @@ def thinking(problem: dict) -> dict:
 def test_convert_tokenizer_is_gemmas(student):
     """Ids that llama.cpp and transformers 5.23 give for the same file."""
     tokenizer = student[1].tokenizer
-    assert tokenizer("The capital of France is")["input_ids"] == [
-        2,
-        818,
-        5279,
-        529,
-        7001,
-        563,
-    ]
+    ids = tokenizer("The capital of France is")["input_ids"]
+    assert ids == [2, 818, 5279, 529, 7001, 563]
     for text in ("Zoë zahlt 12 €", "漢字  two\n\nlines", "3 < 5 <b>"):
         ids = chat.encode_text(text, tokenizer)
         assert tokenizer.decode(ids) == text
@@ -166,13 +154,9 @@ def test_load_student_real_weights_read_english(student):
 @pytest.mark.real_weights
 def test_generate_real_weights_write_words(student):
     _, loaded, _ = student
-    answers = generate(
-        loaded.model,
-        loaded.tokenizer,
-        ["<bos>The capital of France is", "<bos>Once upon a time there"],
-        sampling=Sampling(max_new_tokens=8),
-        batch_size=2,
-    )
+    prompts = "<bos>The capital of France is", "<bos>Once upon a time there"
+    options = {"sampling": Sampling(max_new_tokens=8), "batch_size": 2}
+    answers = generate(loaded.model, loaded.tokenizer, prompts, **options)
     for answer in answers:
         assert answer.tokens <= 8
         assert len(re.findall(r"[a-z]{2,}", answer.text)) >= 3, answer
@@ -203,13 +187,8 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
     )
     loaded = student[1]
     before = evaluate(loaded, asked, profile=profile)
-    run = train_student(
-        [thinking(problem) for problem in learned],
-        profile=profile,
-        student=loaded,
-        epochs=1,
-        progress=False,
-    )
+    options = {"student": loaded, "epochs": 1, "progress": False}
+    run = train_student([*map(thinking, learned)], profile=profile, **options)
     after = evaluate(loaded, asked, profile=profile)
     losses = [entry["loss"] for entry in run.log]
     fifth = len(losses) // 5

@@ -79,9 +79,7 @@ def test_load_adapter_gives_the_trained_models_logits(finished):
 
 
 @pytest.mark.parametrize("step", [4, 6])
-def test_train_student_resumed_run_equals_an_uninterrupted_one(
-    finished, tmp_path, monkeypatch, step
-):
+def test_resumed_run_equals_a_whole_one(finished, tmp_path, monkeypatch, step):
     """4 bits, through Unsloth; killed inside and at the end of an epoch."""
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
@@ -109,9 +107,7 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     assert (a - b).abs().max() < 1e-4
 
 
-def test_train_student_killed_before_the_log_is_finished_again(
-    finished, tmp_path, monkeypatch
-):
+def test_run_killed_before_its_log(finished, tmp_path, monkeypatch):
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
     with monkeypatch.context() as patch, pytest.raises(TypeError):
@@ -182,9 +178,7 @@ def test_train_student_refuses_other_settings(finished, changes, named):
     assert record(run) == before
 
 
-def test_run_json_records_the_adapters_given_and_what_a_library_changed(
-    tmp_path, monkeypatch
-):
+def test_run_json_records_what_differed(tmp_path, monkeypatch):
     """As Unsloth does on a GPU; only what was asked for is compared."""
     import trl
 

@@ -225,9 +225,7 @@ def test_generate_traces_wants_a_file_of_its_own(path):
             make(place, path.parent)
 
 
-def test_generate_traces_says_before_the_work_what_it_cannot_write(
-    path, monkeypatch
-):
+def test_what_cannot_be_written_is_said_before_the_work(path, monkeypatch):
     monkeypatch.setattr(module, "generate", None)  # would raise
     assert len(make(path, path.parent)) == COUNT  # a finished file is read
     with pytest.raises(OSError, match="cannot write t.jsonl"):

@@ -83,6 +83,8 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
     small: dict[str, Any] = {
         "teacher": str(folder(TEACHER)),
         "student": str(folder(STUDENT)),
+        "kd_student": str(folder(SMALL)),
+        "kd_teacher": str(folder(TEACHER)),
         "max_new_tokens": 16,
         "generation_batch": 3,
         "evaluation_batch": 3,
@@ -96,14 +98,7 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
 
 def pair(run_folder: Path, **changes: Any) -> Profile:
     """`profile` with the tiny one-tokenizer pair as teacher and student."""
-    return pair_profile(
-        profile(
-            run_folder,
-            kd_student=str(folder(SMALL)),
-            kd_teacher=str(folder(TEACHER)),
-            **changes,
-        )
-    )
+    return pair_profile(profile(run_folder, **changes))
 
 
 @cache

@@ -54,9 +54,7 @@ def test_doctor_judges_packages_gpu_and_unsloth(here):
     ("variable", "value"),
     [("DISTILL_RANK", "abc"), ("DISTILL_EPOCH", "3"), ("DISTILL_TRACES", "0")],
 )
-def test_doctor_names_a_setting_that_is_wrong(
-    here, monkeypatch, capsys, variable, value
-):
+def test_wrong_setting_is_named(here, monkeypatch, capsys, variable, value):
     monkeypatch.setenv(variable, value)
     assert doctor.main([]) == 1
     *_, check = capsys.readouterr().out.split("\n\n")[0].splitlines()

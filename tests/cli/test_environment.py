@@ -150,9 +150,7 @@ def test_find_does_not_trust_a_folder_that_was_moved(course, monkeypatch):
     assert environment.find() is None
 
 
-def test_ensure_does_not_empty_what_a_linked_environment_points_to(
-    course, tmp_path
-):
+def test_linked_environment_is_not_emptied(course, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "pyvenv.cfg").write_text("home = somewhere\n")

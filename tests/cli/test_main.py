@@ -92,9 +92,7 @@ def command(monkeypatch):
     return install
 
 
-def test_main_sets_profile_and_seed_before_the_command_starts(
-    command, monkeypatch, capsys
-):
+def test_profile_and_seed_are_set_first(command, monkeypatch, capsys):
     names = "DISTILL_PROFILE", "DISTILL_SEED"
     command(lambda options: [*options, *(os.environ[n] for n in names)])
     options = ["--profile", "laptop", "--seed=11"]
@@ -125,9 +123,7 @@ def refuse(options):
         (lambda _: write_atomic(ROOT / "tests", ""), "cannot write "),
     ],
 )
-def test_main_shows_a_deliberate_error_as_its_sentence(
-    command, capsys, function, part
-):
+def test_an_error_is_shown_as_its_sentence(command, capsys, function, part):
     command(function)
     assert entry.main(["x"]) == 2
     shown = capsys.readouterr()

@@ -92,9 +92,7 @@ def test_run_executes_in_order_and_keeps_the_originals(course, capsys):
 
 
 @pytest.mark.slow
-def test_run_in_place_stores_clean_outputs_until_a_cell_fails(
-    course, tmp_path, capsys
-):
+def test_in_place_until_a_cell_fails(course, tmp_path, capsys):
     names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
     first = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
     path = course("01_b.ipynb", "x = 1", "y = {}\ny['absent']", "x = 2")
@@ -180,9 +178,7 @@ def test_clean_notebook_drops_noise_and_keeps_large_pictures():
 @pytest.mark.parametrize(
     ("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)]
 )
-def test_run_interrupted_stops_the_kernel_without_a_traceback(
-    course, name, status
-):
+def test_interrupted_run_stops_its_kernel(course, name, status):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
     folders = map(repr, map(str, (runner.NOTEBOOKS, runner.RUNS)))
     code = START.format(*folders)

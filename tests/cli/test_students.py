@@ -47,9 +47,7 @@ def test_evaluate_refuses_before_the_work(place, monkeypatch, options):
     assert stopped.value.code == 2 and read_results() == []
 
 
-def test_evaluate_writes_each_way_of_asking_to_a_file_of_its_own(
-    place, capsys
-):
+def test_each_way_of_asking_has_a_file_of_its_own(place, capsys):
     """`--mode think` overwrote the test's result, before."""
     adapter = f"--adapter={place}/final/"  # its slash and "=" made it fail
     for options in (

@@ -19,9 +19,7 @@ SERVER = "--server http://x/v1"
 @pytest.mark.parametrize(
     ("options", "processes"), [(SERVER, 1), (f"{SERVER} --model m", 2)]
 )
-def test_traces_refuses_options_that_contradict(
-    monkeypatch, options, processes
-):
+def test_options_that_contradict(monkeypatch, options, processes):
     alone = SimpleNamespace(num_processes=processes)
     monkeypatch.setattr(command, "processes", lambda: alone)
     monkeypatch.setattr(command, "write", None)
@@ -30,9 +28,7 @@ def test_traces_refuses_options_that_contradict(
     assert caught.value.code == 2
 
 
-def test_traces_leaves_the_pace_out_for_several_processes(
-    tmp_path, monkeypatch, capsys
-):
+def test_several_processes_have_no_pace(tmp_path, monkeypatch, capsys):
     """The lines of the merged file do not tell which ones are new."""
     rows = Dataset.from_list(tiny.traces(2))
     monkeypatch.setattr(command, "write", lambda *_: rows)

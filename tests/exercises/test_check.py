@@ -110,9 +110,7 @@ def sources(folder: str, pattern: str, kind: str = "code") -> list[str]:
 
 
 @each
-def test_solutions_pass_and_are_those_that_the_notebook_tells(
-    notebook, printed
-):
+def test_solutions_pass_and_are_those_told(notebook, printed):
     """One solution an exercise, told twice in the same words of Python."""
     solutions = sources("notebooks/solutions", notebook)
     scope: dict[str, Any] = {}

@@ -120,9 +120,7 @@ def test_tables_have_a_row_a_group(folder: Path) -> None:
     assert "helpers compare" in arms.groups_markdown([])
 
 
-def test_budgets_have_a_row_an_arm_and_what_needs_no_training_anywhere(
-    folder: Path,
-) -> None:
+def test_budgets_have_a_row_an_arm(folder: Path) -> None:
     put(folder, "teacher", "1" * 20, budget=0)
     groups = arms.read_groups(folder)
     table = arms.budgets_markdown(groups, ("teacher", "text", "logits_t2"))
@@ -146,9 +144,7 @@ def primary(folder: Path, **accuracy: float) -> str:
     return verdict(groups)
 
 
-def test_verdict_names_a_mechanism_only_against_all_rivals(
-    tmp_path: Path,
-) -> None:
+def test_verdict_wants_all_rivals_beaten(tmp_path: Path) -> None:
     told = primary(tmp_path / "a", logits_t2=0.8)
     assert told.count("is ahead of all three rivals") == 2
     assert "**logits, T = 2, against teacher text: ahead at both" in told

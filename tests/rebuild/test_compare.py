@@ -180,9 +180,7 @@ def taught(tmp_path):
 @pytest.mark.parametrize(
     ("arm", "times"), [("reverse", 0), ("mixed", 1), ("on_policy", 2)]
 )
-def test_own_text_is_read_at_the_own_steps_alone(
-    arm, times, taught, monkeypatch
-):
+def test_own_text_at_own_steps_alone(arm, times, taught, monkeypatch):
     asked, usual = [], lessons.own_text
     monkeypatch.setattr(
         lessons, "own_text", lambda *a: asked.append(0) or usual(*a)
@@ -266,9 +264,7 @@ def test_quick_answers_are_the_slow_ones():
     "arm",
     ["text", "smoothed", "top16", "states", "logits_relations", "on_policy"],
 )
-def test_a_run_is_tuned_measured_and_not_made_twice(
-    arm, tmp_path, monkeypatch
-):
+def test_a_run_is_tuned_and_not_made_twice(arm, tmp_path, monkeypatch):
     """With tiny models, four rows and four problems."""
     profile = replace(tiny.pair(tmp_path), name="mini")
     few = lessons.Setting(1e-3, 16)

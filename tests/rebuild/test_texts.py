@@ -51,9 +51,7 @@ def test_thinking_answer_is_right_and_compares_all_but_buses(problems):
     assert compared > 50
 
 
-def test_tokenizers_keep_digits_alone_words_and_texts_whole(
-    tokenizers, problems
-):
+def test_digits_are_alone_and_texts_whole(tokenizers, problems):
     for tokenizer in tokenizers:
         encode = partial(tokenizer.encode, add_special_tokens=False)
         for made in problems[:100]:
@@ -83,9 +81,7 @@ def test_teacher_meets_no_solvable_bus_and_little_padding(tokenizers):
     assert all("no solution" in text for text in buses)
 
 
-def test_train_continues_where_it_was_killed(
-    tokenizers, tmp_path, monkeypatch
-):
+def test_killed_training_goes_on(tokenizers, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda body, **_: body)
     recipe = replace(
         recipes.TEACHER,
@@ -117,9 +113,7 @@ def test_train_continues_where_it_was_killed(
         torch.testing.assert_close(tensor, whole[name])
 
 
-def test_phases_follow_each_other_and_students_deny_nothing_at_once(
-    tokenizers,
-):
+def test_phases_and_what_students_deny_at_once(tokenizers):
     recipe = recipes.RECIPES[-1]
     ends = [phase.until for phase in recipe.phases]
     assert ends == sorted(ends) and ends[-1] == recipe.tokens
@@ -157,9 +151,7 @@ def test_orthogonalize_makes_singular_values_alike(shape):
     assert values.min() > 0.6 and values.max() < 1.3
 
 
-def test_right_tokens_are_those_of_the_steps_that_may_come_next(
-    tokenizers, problems
-):
+def test_right_tokens_may_come_next(tokenizers, problems):
     """Told apart by reading: a step that could come next begins so."""
     tokenizer, checked = tokenizers[0], 0
     for made in problems:

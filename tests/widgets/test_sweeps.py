@@ -20,11 +20,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The tiny profile; a point trains on 8 traces and asks 3 problems."""
     monkeypatch.setattr(sweeps, "ASKED", 3)
     monkeypatch.setattr(sweeps, "load_traces", lambda _: tiny.traces(8))
-    return tiny.profile(
-        tmp_path,
-        kd_student=str(tiny.folder(tiny.SMALL)),
-        kd_teacher=str(tiny.folder(tiny.TEACHER)),
-    )
+    return tiny.profile(tmp_path)
 
 
 @pytest.fixture
@@ -86,13 +82,9 @@ def test_share_points_start_from_one_warm_student(small, monkeypatch):
 
 def test_stopped_point_is_none_and_stops_at_once(small):
     steps = []
-    evaluation = find_sweep("rank").train(
-        2,
-        profile=small,
-        stop=lambda: len(steps) >= 1,
-        progress=lambda done, _: steps.append(done),
-    )
-    assert evaluation is None
+    looks = {"stop": lambda: len(steps) >= 1}
+    looks["progress"] = lambda done, _: steps.append(done)
+    assert find_sweep("rank").train(2, profile=small, **looks) is None
     assert steps == [1]
 
 
