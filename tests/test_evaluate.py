@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import forked
@@ -33,10 +34,8 @@ def problem(gold: str, **fields) -> dict:
 
 
 PROBLEMS = [
-    problem("12", template="a", impossible=False),
-    problem("12", template="a", impossible=False),
-    problem("no solution", template="b", impossible=True),
-    problem("no solution", template="b", impossible=True),
+    *2 * [problem("12", template="a", impossible=False)],
+    *2 * [problem("no solution", template="b", impossible=True)],
     problem("7", template="c", impossible=False),
     problem("7"),
 ]
@@ -54,12 +53,8 @@ MADE = Evaluation(PROBLEMS, COMPLETIONS, 12.345, 612.4)
 def test_evaluation_counts_by_hand():
     assert MADE.correct == [True, False, True, False, False, True]
     assert MADE.score == "50.0% (3/6), 95% CI 18.8-81.2"
-    assert MADE.outcomes == {
-        "right": 3,
-        "wrong": 1,
-        "cut by the token limit": 1,
-        "no answer found": 1,
-    }
+    others = ("wrong", "cut by the token limit", "no answer found")
+    assert MADE.outcomes == {"right": 3, **dict.fromkeys(others, 1)}
     assert MADE.closed == 2
     assert MADE.part("impossible", True) == [True, False]
     assert MADE.part("template", "zzz") == []
@@ -100,18 +95,17 @@ def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
     boxed = PROFILES["full"].teacher_prompt
     profile = tiny.profile(tmp_path, teacher_prompt=boxed)
     path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
-    settings = {"profile": profile, "mode": "teacher"}
-    three, four = (
-        {**settings, "sampling": profile.sampling(seed)} for seed in (3, 4)
-    )
-    made = evaluate(tiny.teacher(), asked, path=path, **three)
+
+    def sampled(seed, path=None):
+        options = {"profile": profile, "sampling": profile.sampling(seed)}
+        asking = partial(evaluate, tiny.teacher(), asked, mode="teacher")
+        return asking(path=path, **options).completions
+
+    made = sampled(3, path)
     rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
     assert all("\\boxed{}" in row["prompt"] for row in rows)
     assert rows[0]["sampling"]["temperature"] == 0.6
-    again = evaluate(tiny.teacher(), asked, **three)
-    assert again.completions == made.completions
-    other = evaluate(tiny.teacher(), asked, path=path, **four)
-    assert other.completions != made.completions
+    assert sampled(3) == made != sampled(4, path)
 
 
 def lines(path: Path) -> int:

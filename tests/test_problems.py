@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import pytest
 from solver import solve
@@ -12,14 +13,8 @@ from helpers.answers import gold_answer
 from helpers.problems import ProblemFileError, load_problems, read_problems
 from helpers.profiles import DATA
 
-SIZES = {
-    "train": 4500,
-    "validation": 1000,
-    "test": 2000,
-    "unseen": 1000,
-    "longer": 500,
-    "buses": 300,
-}
+SIZES = {"train": 4500, "validation": 1000, "test": 2000}
+SIZES |= {"unseen": 1000, "longer": 500, "buses": 300}
 SAMPLE = DATA / "gsm8k" / "sample.jsonl"
 GOOD = '{"question": "1 + 1?", "answer": "2 #### 2"}'
 
@@ -88,11 +83,10 @@ def test_load_problems_cuts_one_file_into_disjoint_splits():
 def test_load_problems_folder_without_validation_cuts_its_train(tmp_path):
     rows = [GOOD.replace("1 + 1", f"{n} + 1") for n in range(10)]
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
-    sizes = [len(load_problems(tmp_path, name)) for name in list(SIZES)[:2]]
-    assert sizes == [8, 2]
+    load = partial(load_problems, tmp_path)
+    assert [*map(len, map(load, ("train", "validation")))] == [8, 2]
     (tmp_path / "validation.jsonl").write_text(GOOD)
-    sizes = [len(load_problems(tmp_path, name)) for name in list(SIZES)[:2]]
-    assert sizes == [10, 1]
+    assert [*map(len, map(load, ("train", "validation")))] == [10, 1]
 
 
 @pytest.mark.parametrize(

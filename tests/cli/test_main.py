@@ -137,12 +137,10 @@ def test_an_error_is_shown_as_its_sentence(command, capsys, function, part):
 def test_main_is_quiet_when_the_reader_has_gone():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "helpers"]
-    child = subprocess.Popen(
-        command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT
-    )
+    command, pipe = [sys.executable, "-m", "helpers"], subprocess.PIPE
+    done = subprocess.run(command, stdout=write, stderr=pipe, cwd=ROOT)
     os.close(write)
-    assert child.communicate()[1] == b""
+    assert done.stderr == b""
 
 
 @pytest.mark.slow

@@ -59,11 +59,8 @@ def test_traces_repair_copies_what_is_good_and_lists_the_rest(tmp_path):
     assert path.read_bytes() == before
     assert load_traces(tmp_path / "t.good.jsonl").to_list() == tiny.traces(4)
     left = (tmp_path / "t.left_out.txt").read_text().splitlines()
-    assert [line.split(":")[0] for line in left] == [
-        "line 2",
-        "line 3",
-        "line 4",
-    ]
+    lines = [line.split(":")[0] for line in left]
+    assert lines == ["line 2", "line 3", "line 4"]
     assert "came before" in left[1]
     with pytest.raises(CourseError, match="t.good.jsonl is there already"):
         command.main(["--repair", str(path)])
