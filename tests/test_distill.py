@@ -318,7 +318,7 @@ def test_final_norm_is_never_called(profile, teacher, monkeypatch):
 
 
 def test_chunked_loss_keeps_what_a_head_does(profile, teacher):
-    """A bias, as in the model's own logits; see test_losses_chunked.py."""
+    """A bias, as in the model's own logits; see test_losses_parts.py."""
     altered = load_teacher(PROFILES["mini"], profile.teacher)
     head = altered.model.lm_head
     torch.manual_seed(1)
