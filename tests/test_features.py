@@ -155,8 +155,7 @@ def test_tapped_where_the_decoder_skips_its_norm(monkeypatch):
     """As Unsloth's on a GPU: the norm's weight is read, no module called."""
     model = tiny.teacher().model
     norm = model.get_decoder().norm
-    usual = type(norm)
-    unhooked = type("Unhooked", (usual,), {"__call__": usual.forward})
+    unhooked = type("Norm", (type(norm),), {"__call__": type(norm).forward})
     monkeypatch.setattr(norm, "__class__", unhooked)
     with torch.no_grad(), tapped(model, [1, 2]) as taken:
         asked = model(input_ids=IDS, output_hidden_states=True)

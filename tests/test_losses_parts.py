@@ -19,10 +19,8 @@ from helpers.losses import (
     topk_kd_loss,
 )
 
-both_tails = pytest.mark.parametrize("tail", [True, False])
 
-
-@both_tails
+@pytest.mark.parametrize("tail", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_all_tokens_give_kd_loss(temperature, tail):
     student, teacher = pair()
@@ -68,15 +66,6 @@ def test_loss_without_tail_is_biased():
     assert gradient(biased, student)[0].abs().max() > 0.01
 
 
-@both_tails
-def test_gradient_agrees_with_finite_differences(tail):
-    student, teacher = pair(dtype=torch.float64)
-    options = {"temperature": 1.7, "tail": tail}
-    assert torch.autograd.gradcheck(
-        lambda logits: topk_loss(logits, teacher, 3, SOME, **options), student
-    )
-
-
 def test_nobody_needs_a_tail():
     """All of the mass in two tokens, also with float16's rounding."""
     student, teacher = pair()
@@ -104,9 +93,6 @@ def test_masked_out_positions_are_inert_and_the_teacher_gets_no_gradient():
     assert values.grad is None
     with pytest.raises(LossError, match="sum to more than 1"):
         topk_kd_loss(student, *teacher.topk(3)[::-1], SOME)  # logits
-
-
-# --- in chunks ---
 
 
 def hidden(dtype=torch.float32):

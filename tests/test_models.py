@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import forked
 import pytest
@@ -137,22 +138,16 @@ def test_loading_runs_no_code(profile, tmp_path, monkeypatch, load):
 
 def test_hub_models_are_loaded_at_their_pinned_revision(monkeypatch, profile):
     """And from that repository: Unsloth would take another in its place."""
-    asked = {}
-
-    class Fast:
-        @staticmethod
-        def from_pretrained(**options):
-            asked.update(options)
-            raise OSError("no network in a test")
-
-    monkeypatch.setattr(models, "unsloth_backend", lambda: (Fast, "fast"))
+    fast = mock.Mock()
+    fast.from_pretrained.side_effect = OSError("no network in a test")
+    monkeypatch.setattr(models, "unsloth_backend", lambda: (fast, "fast"))
     name = "unsloth/gemma-3-1b-it"
     with pytest.raises(ModelError, match="no network"):
         load_student(profile, name)
+    asked = fast.from_pretrained.call_args.kwargs
     assert asked["revision"] == HUB[name].revision
-    assert asked["use_exact_model_name"] is True
+    assert asked["use_exact_model_name"] and asked["use_safetensors"]
     assert asked["trust_remote_code"] is False
-    assert asked["use_safetensors"] is True
     for name in ("unsloth/models/loader.py", "unsloth_zoo/cpu/loader.py"):
         package, _, inner = name.partition("/")
         spec = importlib.util.find_spec(package)  # the loaders drop it unseen

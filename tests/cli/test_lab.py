@@ -28,8 +28,8 @@ def server(tmp_path):
     config = tmp_path / "config"
     config.mkdir()
     off = "c.IdentityProvider.token = ''\nc.ServerApp.token = ''\n"
-    (config / "jupyter_server_config.py").write_text(off)
-    (config / "jupyter_lab_config.py").write_text(off)
+    for name in ("server", "lab"):
+        (config / f"jupyter_{name}_config.py").write_text(off)
     places = {
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
         "JUPYTER_CONFIG_DIR": str(config),

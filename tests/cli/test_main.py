@@ -44,14 +44,9 @@ def bare_course(tmp_path_factory):
 
 def bare_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run Python without any installed package (-S)."""
-    return subprocess.run(
-        [str(BARE), "-S", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    options["env"] = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run([BARE, "-S", *arguments], cwd=folder, **options)
 
 
 def test_main_on_an_old_python_says_which_ones_will_do(bare_course):

@@ -14,10 +14,8 @@ from helpers.plots import (
     features,
     logits,
     memory,
-    style,
     theory,
 )
-from helpers.rebuild.arms import ARM_NAMES, LOGIT_ARMS
 from helpers.scale.planner import GIB, Plan, plan_memory
 from helpers.scale.shapes import load_shape
 
@@ -38,14 +36,6 @@ def test_figure_wraps_its_title_and_is_saved(shown, tmp_path):
     assert len(lines) > 1 and max(map(len, lines)) <= 64
     assert shown[0].axes[0].get_xlabel() == "x (s)"
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_arms_of_a_figure_have_one_colour_each():
-    colours = [style.colour_of(ARM_NAMES[arm]) for arm in LOGIT_ARMS]
-    assert len(set(colours)) == len(LOGIT_ARMS)
-    assert style.TEACHER not in colours
-    wrong, right = style.colour_of("wrong"), style.colour_of("right")
-    assert style.STUDENT not in (wrong, right) and wrong != right
 
 
 def test_accuracy_bars_of_rows_and_results(shown):

@@ -148,26 +148,22 @@ def test_so_many_questions_are_in_flight_and_no_more(path, most):
     assert max(counts) == most and len(rows) == 130
 
 
-def busy(handler, *_):
-    send(handler, {"error": "busy"}, 503)
+FAULTS = {
+    "busy": lambda handler, *_: send(handler, {"error": "busy"}, 503),
+    "ends early": lambda handler, *_: send(handler, b'{"choic', length=500),
+    "rubbish": lambda handler, _, number: send(
+        handler, [["no"], {"choices": []}][number // 2 % 2]
+    ),
+    "broken off": lambda handler, *_: send(
+        handler, completion("<think>\n6 +", finish_reason=None)
+    ),
+}
 
 
-def cut(handler, *_):
-    send(handler, b'{"choices": [{"mess', length=500)
-
-
-def rubbish(handler, content, number):
-    send(handler, [["no"], {"choices": []}][number // 2 % 2])
-
-
-def broken_off(handler, *_):
-    send(handler, completion("<think>\n6 +", finish_reason=None))
-
-
-@pytest.mark.parametrize("fault", [busy, cut, rubbish, broken_off])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_costs_nothing(path, fault):
-    def every_other(handler, content, number):
-        (fault if number % 2 else well)(handler, content, number)
+    def every_other(*asked):
+        (FAULTS[fault] if asked[-1] % 2 else well)(*asked)
 
     with serving(every_other) as server:
         rows = ask(server, path, 4, tries=12)

@@ -77,15 +77,9 @@ def coldest(served, tmp_path_factory) -> list[dict]:
 
 def test_server_traces_are_those_of_the_local_teacher(coldest, tmp_path):
     """Greedy, so that text, tokens and reasons must agree word for word."""
-    teacher = load_teacher(MINI)
-    here = generate_traces(
-        PROBLEMS,
-        teacher.model,
-        teacher.tokenizer,
-        tmp_path / "here.jsonl",
-        profile=replace(MINI, sampling_temperature=0.0),
-        progress=False,
-    )
+    teacher, cold = load_teacher(MINI), replace(MINI, sampling_temperature=0.0)
+    asked = PROBLEMS, teacher.model, teacher.tokenizer, tmp_path / "h.jsonl"
+    here = generate_traces(*asked, profile=cold, progress=False)
     for ours, theirs in zip(here, coldest, strict=True):
         for name in ours.keys() - {"sampling"}:
             assert ours[name] == theirs[name], name
