@@ -258,15 +258,12 @@ def test_cache_that_cannot_serve_is_refused(teacher, changes, named):
         Lesson([], teacher, Objective(**changes), cache)
 
 
-def test_cache_of_other_rows_is_refused(profile, teacher, tmp_path):
-    backwards = tiny.traces(12)[::-1]
-    sizes = {"k": 4, "max_length": profile.max_length}
+def test_what_does_not_fit_is_refused(profile, teacher, usual, tmp_path):
+    backwards, longest = tiny.traces(12)[::-1], profile.max_length
+    sizes = {"k": 4, "max_length": longest}
     cache = make_cache(teacher, backwards, tmp_path, **sizes)
-    with pytest.raises(CourseError, match="rows"):
+    with pytest.raises(CourseError, match="other training rows"):
         train(profile, teacher, Objective(), cache)
-
-
-def test_what_does_not_fit_is_refused(profile, teacher, usual):
     for pair in (1, 9), (-1, 1):
         with pytest.raises(CourseError, match="has no layer (9|-1)"):
             train(profile, teacher, imitating((pair,), 1.0))

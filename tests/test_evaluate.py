@@ -208,9 +208,6 @@ def test_compare_arms_of_one_seed_or_problem_is_a_paired_t_test():
     assert compare_arms(first, second) == pytest.approx(wanted)
     columns = compare_arms(first[:, None], second[:, None])
     assert columns == pytest.approx(wanted)
-
-
-def test_compare_arms_equal_arms_and_other_shapes():
     same = np.eye(3, 5)
     assert compare_arms(same, same) == pytest.approx((0, 0, 0, 1), abs=1e-12)
     with pytest.raises(ValueError, match="same seeds and problems"):

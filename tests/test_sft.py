@@ -119,6 +119,7 @@ def test_run_killed_before_its_log(finished, tmp_path, monkeypatch):
 
 
 def test_train_student_trains_again_where_the_adapter_is_gone(tmp_path):
+    """And from the start where it is told to."""
     profile = tiny.profile(tmp_path, epochs=1)
     first = train(profile, rows=4)
     shutil.rmtree(first.folder / "final")
@@ -127,14 +128,26 @@ def test_train_student_trains_again_where_the_adapter_is_gone(tmp_path):
     again = train(profile, rows=4)
     assert (again.folder / "final").exists()
     assert again.final_loss == pytest.approx(first.final_loss, abs=1e-4)
+    (first.folder / "mine.txt").touch()
+    (first.folder / "epoch_9").mkdir()
+    second = train(profile, rows=8, overwrite=True)
+    assert (first.steps, second.steps) == (1, 2)
+    names = {path.name for path in second.folder.iterdir()}
+    assert names == {"run.json", "log.json", "epoch_1", "final", "mine.txt"}
 
 
-def test_finish_run_saves_no_weight_that_is_no_number(tmp_path):
-    trainer = SimpleNamespace(model=torch.nn.Linear(2, 2))
-    torch.nn.init.constant_(trainer.model.weight, float("nan"))
+def test_a_loss_or_a_weight_that_is_no_number_is_refused(tmp_path):
+    profile = tiny.profile(tmp_path / "runs", epochs=1)
+    student = tiny.student(profile, rank=2)
+    for name, weight in student.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, float("nan"))
+    with pytest.raises(RunError, match="loss is nan at step 1"):
+        train(profile, rows=8, student=student)
+    place = tmp_path / "final"
     with pytest.raises(RunError, match="weight has become NaN.*LEARNING_RATE"):
-        sft.finish_run(trainer, tmp_path, 1.0)
-    assert list(tmp_path.iterdir()) == []
+        sft.finish_run(SimpleNamespace(model=student.model), place, 1.0)
+    assert not place.exists()
 
 
 def test_load_adapter_refuses_weights_that_fit_no_layer(finished, tmp_path):
@@ -197,27 +210,6 @@ def test_run_json_records_what_differed(tmp_path, monkeypatch):
     student = tiny.student(profile, rank=2)
     run = train(profile, rows=4, student=student, overwrite=True)
     assert (record(run)["rank"], profile.rank) == (2, 4)
-
-
-def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    student = tiny.student(profile, rank=2)
-    for name, weight in student.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.constant_(weight, float("nan"))
-    with pytest.raises(RunError, match="loss is nan at step 1"):
-        train(profile, rows=8, student=student)
-
-
-def test_train_student_overwrite_starts_again(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    first = train(profile, rows=4)
-    (first.folder / "mine.txt").touch()
-    (first.folder / "epoch_9").mkdir()
-    second = train(profile, rows=8, overwrite=True)
-    assert (first.steps, second.steps) == (1, 2)
-    names = {path.name for path in second.folder.iterdir()}
-    assert names == {"run.json", "log.json", "epoch_1", "final", "mine.txt"}
 
 
 def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):

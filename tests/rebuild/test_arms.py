@@ -97,13 +97,10 @@ def test_findings_say_what_is_told_from_zero_and_what_not() -> None:
     assert findings([]).count("- none") == 2
 
 
-def test_interval_of_equal_seeds_is_that_of_the_problems() -> None:
-    scores = np.array([0.0, 100.0, 100.0, 100.0])
-    mean, low, high = interval({7: scores})
+def test_intervals_and_residuals_by_hand() -> None:
+    """Equal seeds: that of the problems. No outlier is one by its size."""
+    mean, low, high = interval({7: np.array([0.0, 100.0, 100.0, 100.0])})
     assert low < mean == 75.0 < high
-
-
-def test_residuals_have_the_mean_per_unit_and_no_outlier_by_size() -> None:
     assert residuals([10, 90], [10, 30]).mean() == pytest.approx(100 / 40)
     assert residuals([20, 60], [10, 30]) == pytest.approx([2.0, 2.0])
 

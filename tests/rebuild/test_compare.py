@@ -72,17 +72,12 @@ def test_smoothing_spares_what_the_template_wrote(batch):
     assert loss_of("smoothed", batch, smoothing=0.1).isclose(both)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("logits", {}),
-        ("logits_t2", {"temperature": 2.0}),
-        ("logits_t4", {"temperature": 4.0}),
-        ("reverse", {"kind": "reverse"}),
-        ("jsd", {"kind": "jsd"}),
-        ("skew", {"kind": "skew"}),
-    ],
-)
+ARMS = {"logits": {}, "logits_t2": {"temperature": 2.0}}
+ARMS |= {"logits_t4": {"temperature": 4.0}}
+ARMS |= {kind: {"kind": kind} for kind in ("reverse", "jsd", "skew")}
+
+
+@pytest.mark.parametrize(("name", "options"), ARMS.items())
 def test_signals_of_logits_are_kd_loss(name, options, batch):
     assert loss_of(name, batch).isclose(by_hand(batch, **options), rtol=1e-4)
 
@@ -238,14 +233,12 @@ def test_drawn_answers_follow_the_students_odds():
     prompt = [5, 9, 23, 40]
     sampling = replace(MINI.greedy, temperature=1.0, max_new_tokens=1)
     torch.manual_seed(1)
-    drawn = decode(
-        small.model, small.tokenizer, [prompt] * 4000, sampling=sampling
-    )
+    asked = small.model, small.tokenizer, [prompt] * 4000
+    drawn = torch.tensor(decode(*asked, sampling=sampling))[:, 0]
     size = len(small.tokenizer)
     with torch.no_grad():
         logits = small.model(torch.tensor([prompt])).logits[0, -1, :size]
-    odds, counts = logits.softmax(-1), torch.zeros(size)
-    counts.index_add_(0, torch.tensor(drawn)[:, 0], torch.ones(4000))
+    odds, counts = logits.softmax(-1), drawn.bincount(minlength=size)
     spread = (odds * (1 - odds) / 4000).sqrt()
     assert ((counts / 4000 - odds).abs() < 5 * spread + 1e-3).all()
 
@@ -289,20 +282,14 @@ def test_a_run_is_tuned_and_not_made_twice(arm, tmp_path, monkeypatch):
     (result,) = read_results(tmp_path / "budget_0064")
     assert (result.arm, result.n, result.judged["kl"]) == (arm, 4, 0.1)
     assert "rate 0.001, 16 read" in result.notes
-    options = argparse.Namespace(
-        arms=[arm], budgets=[64], seeds=[7, 8], tune=False
-    )
-    assert list(compare.open_jobs(options)) == [(arm, 64, 8)]
+    asked = {"arms": [arm], "budgets": [64], "seeds": [7, 8], "tune": False}
+    jobs = compare.open_jobs(argparse.Namespace(**asked))
+    assert list(jobs) == [(arm, 64, 8)]
 
 
 def test_graders_differ_where_an_answer_is_not_in_its_place():
     problems = [{"answer": "#### 62"}] * 4 + [{"answer": "#### no solution"}]
-    texts = [
-        "<think>\n4*18=72\n</think>\n\nThe answer is 62.",
-        "62",
-        "62 crayons of 72",
-        "<think>\n72-10=62",
-        "There is no solution.",
-    ]
+    texts = ["<think>\n4*18=72\n</think>\n\nThe answer is 62.", "62"]
+    texts += ["62 crayons of 72", "<think>\n72-10=62", "There is no solution."]
     right = {"strict": 2, "last number": 4, "any number": 5}
     assert compare.graded(texts, problems) == right

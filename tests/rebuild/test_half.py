@@ -48,15 +48,12 @@ def folder(tmp_path, monkeypatch, lab):
     return tmp_path
 
 
-def test_texts_are_disjoint_and_the_reference_is_whole(lab):
+def test_texts_are_disjoint_and_each_seed_has_its_own_of_one_size(lab):
     for kind in ("gsm8k", "reference"):
         splits = [set(lab.texts[split][kind]) for split in lab.texts]
         joined = "\n".join(lab.texts["train"][kind])
         assert all(splits) and not splits[0] & splits[1] & splits[2]
         assert not any(text in joined for text in lab.texts["test"][kind])
-
-
-def test_stream_every_seed_its_own_texts_all_as_many_tokens(lab):
     first, again, other = (list(stream(lab, 3, seed)) for seed in (7, 7, 8))
     assert torch.equal(torch.cat(first), torch.cat(again))
     assert not torch.equal(torch.cat(first), torch.cat(other))

@@ -92,20 +92,15 @@ def lab(tmp_path_factory) -> Iterator[str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "DISTILL_RESULTS_DIR": str(place / "results"),
     }
+    command = [sys.executable, "-m", "jupyterlab"]
     usual = lab_arguments(port=port, browser=False)
-    arguments = [
-        *(option for option in usual if "root_dir" not in option),
-        f"--ServerApp.root_dir={place / 'notebooks'}",
-        f"--IdentityProvider.token={token}",
-        "--LabApp.expose_app_in_browser=True",  # window.jupyterapp
-    ]
+    command += [option for option in usual if "root_dir" not in option]
+    command += [f"--ServerApp.root_dir={place / 'notebooks'}"]
+    command += [f"--IdentityProvider.token={token}"]
+    command += ["--LabApp.expose_app_in_browser=True"]  # window.jupyterapp
     with (place / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *arguments],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        outputs = {"stdout": log, "stderr": subprocess.STDOUT}
+        server = subprocess.Popen(command, env=environment, **outputs)
     try:
         wait_until(lambda: answers(port), server, seconds=60)
         yield f"http://127.0.0.1:{port}/lab/workspaces/%s?token={token}"
@@ -181,21 +176,19 @@ def changed_picture(page, control) -> Iterator[None]:
     )
 
 
+THEORY = ["temperature", "beta", ("divergence", "skew"), "skew"]
+PLAN = [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"]
+
+
 @pytest.mark.parametrize(
     ("notebook", "controls"),
     [
-        (
-            "01_distillation_theory",
-            ["temperature", "beta", ("divergence", "skew"), "skew"],
-        ),
+        ("01_distillation_theory", THEORY),
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
         ("06_feature_distillation", [("layer map", "reversed")]),
         ("07_on_policy_distillation", ["share of own text"]),
-        (
-            "10_scaling_up",
-            [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"],
-        ),
+        ("10_scaling_up", PLAN),
     ],
 )
 def test_slider_moves_the_figure(browser, lab, notebook, controls):
