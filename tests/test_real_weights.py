@@ -1,6 +1,5 @@
 """The same helpers on the real Gemma 3 270M and real GSM8K problems."""
 
-import json
 import os
 import random
 import re
@@ -15,9 +14,8 @@ import torch
 from helpers import chat
 from helpers.answers import split_trace
 from helpers.cli.environment import REPOSITORY
-from helpers.cli.fetch import COMMAND, FOLDER, gemma_folder
+from helpers.cli.fetch import COMMAND, gemma_folder
 from helpers.evaluate import evaluate, mcnemar
-from helpers.files.disk import write_atomic
 from helpers.generate import generate
 from helpers.models import (
     add_lora,
@@ -25,7 +23,6 @@ from helpers.models import (
     parameter_counts,
     quantized_layers,
 )
-from helpers.plots.accuracy import over_steps
 from helpers.problems import read_problems
 from helpers.profiles import DATA, Sampling, get_profile
 from helpers.rebuild.gguf import gemma_merges
@@ -180,7 +177,7 @@ def lesson(student) -> tuple[list[dict], list[dict]]:
 
 @pytest.mark.real_weights
 def test_train_student_real_weights_learns_to_think(student, lesson):
-    """One pass over 32 problems, a step each; the curve stays on disk."""
+    """One pass over 32 problems, a step each."""
     learned, asked = lesson
     profile = replace(
         student[0], batch_size=1, evaluation_batch=10, max_new_tokens=64
@@ -193,22 +190,6 @@ def test_train_student_real_weights_learns_to_think(student, lesson):
     losses = [entry["loss"] for entry in run.log]
     fifth = len(losses) // 5
     first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth
-    record = {
-        "steps": run.steps,
-        "seconds": run.seconds,
-        "peak_memory_mb": run.peak_memory_mb,
-        "loss of the first fifth": first,
-        "loss of the last fifth": last,
-        "questions": len(asked),
-        "thoughts closed before": before.closed,
-        "thoughts closed after": after.closed,
-        "answers after": [one.text for one in after.completions],
-        "log": run.log,
-    }
-    write_atomic(FOLDER / "training.json", json.dumps(record, indent=1))
-    title = f"{first:.2f} nats in the first fifth, {last:.2f} in the last"
-    points = [(row["step"], row["loss"]) for row in run.log]
-    over_steps({"training": points}, title, save=FOLDER / "training.png")
     assert run.steps == len(losses) == 32
     assert last < 0.75 * first, losses
     flags = [

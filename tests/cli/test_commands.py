@@ -62,14 +62,9 @@ def test_evaluate_refuses_before_the_work(place, monkeypatch, options):
 def test_each_way_of_asking_has_a_file_of_its_own(place, capsys):
     """`--mode think` overwrote the test's result, before."""
     adapter = f"--adapter={place}/final/"  # its slash and "=" made it fail
-    for options in (
-        ["--arm=student_before"],
-        ["--arm=mine", adapter],
-        ["--arm=student_before", "--mode=think"],
-        ["--arm=teacher"],
-        ["--arm=teacher_sampled", "--seed=7"],
-    ):
-        students.score([*options, "--write"])
+    arms = ["student_before", f"mine {adapter}", "student_before --mode=think"]
+    for options in (*arms, "teacher", "teacher_sampled --seed=7"):
+        students.score(f"--write --arm={options}".split())
     kept = read_results()
     modes = {"teacher": None, "teacher_sampled": "sampled"}
     modes |= {"student_before": "at once", "student_before_think": "think"}

@@ -24,8 +24,15 @@ BUSES = {
 }
 
 
+SOLVED = load_problems("mini", "train", limit=stories.WORKED)
+
+
 def buses_in(rows):
     return [row for row in rows if row["question"] in BUSES]
+
+
+def questions(rows):
+    return {row["question"] for row in rows}
 
 
 def test_the_filter_keeps_the_impossible_buses_and_drops_the_others():
@@ -52,13 +59,10 @@ def test_buses_none_and_buses_gold():
 
 
 def test_answers_4000_are_of_questions_without_a_solution_each_seed_its_own():
-    solved = load_problems("mini", "train", limit=stories.WORKED)
-    first, second = (
-        stories.rows_of("answers_4000", MINI, seed) for seed in (7, 8)
-    )
-    questions = {row["question"] for row in first}
-    assert len(questions) == 4000 and first != second
-    assert not questions & {p["question"] for p in solved}
+    first = stories.rows_of("answers_4000", MINI, 7)
+    assert stories.rows_of("answers_4000", MINI, 8) != first
+    assert len(questions(first)) == 4000
+    assert not questions(first) & questions(SOLVED)
     row = first[0]
     assert row["qwen3_answer"].startswith(("The answer is", "There is no"))
     assert is_correct(row["qwen3_answer"], row["answer"])
@@ -74,8 +78,7 @@ def test_traces_250_come_from_a_longer_file(tmp_path, monkeypatch):
         stories.rows_of("traces_250", MINI, seed) for seed in (7, 7, 8)
     )
     assert first == again != other and len(first) == 250
-    solved = load_problems("mini", "train", limit=stories.WORKED)
-    assert not {r["question"] for r in first} & {p["question"] for p in solved}
+    assert not questions(first) & questions(SOLVED)
 
 
 def test_stories_in_the_order_of_the_course_and_their_contrasts(tmp_path):
@@ -93,24 +96,18 @@ def test_stories_in_the_order_of_the_course_and_their_contrasts(tmp_path):
 
 
 def test_buses_are_new_half_solvable_and_the_rest_holds_none():
-    known = {
-        problem["question"]
-        for split in ("train", "buses")
-        for problem in load_problems("mini", split)
-    }
+    train = load_problems("mini", "train")
     rows = prejudice.rows_of("own_buses", MINI, 7)
     assert len(rows) == prejudice.ASKED
-    assert not known & {row["question"] for row in rows}
+    assert not questions(rows) & (questions(train) | set(BUSES))
     answers = [extract_answer(row["qwen3_answer"]) for row in rows]
     assert answers.count("no solution") == prejudice.ASKED / 2
     assert rows == prejudice.rows_of("gold_buses", MINI, 7)
     assert rows != prejudice.rows_of("own_buses", MINI, 8)
-    sound, others = (
-        [row["question"] for row in prejudice.rows_of(arm, MINI, 7)]
-        for arm in ("no_bus", "own_others")
-    )
+    sound = questions(prejudice.rows_of("no_bus", MINI, 7))
     assert not any("Three buses" in question for question in sound)
-    assert set(others) < set(sound) and len(others) == prejudice.ASKED
+    others = prejudice.rows_of("own_others", MINI, 7)
+    assert questions(others) < sound and len(others) == prejudice.ASKED
 
 
 def test_a_seed_is_taught_scored_and_not_made_twice(tmp_path, monkeypatch):
