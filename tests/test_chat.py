@@ -35,8 +35,8 @@ def encoded(tokenizer, answer, max_length=500):
 
 
 def complete(prompt: str, loaded) -> None:
-    model, options = (loaded.model, loaded.tokenizer), {"batch_size": 1}
-    generate(*model, [prompt], sampling=Sampling(max_new_tokens=4), **options)
+    options = {"sampling": Sampling(max_new_tokens=4), "batch_size": 1}
+    generate(loaded.model, loaded.tokenizer, [prompt], **options)
 
 
 @pytest.mark.parametrize("make", [tiny.plain_student, tiny.teacher])

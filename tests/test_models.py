@@ -85,17 +85,13 @@ def test_a_model_is_in_4_bits_where_the_profile_says_so(profile):
         ("tokenizer", None, ""),
     ],
 )
-def test_incomplete_folder(profile, tmp_path, load, file, content, reason):
+def test_half_a_folder(profile, tmp_path, load, file, content, reason):
     """Weights in a pickle do not count."""
     broken = folder_with(tmp_path, **{file: content})
     torch.save({}, broken / "pytorch_model.bin")
     with pytest.raises(ModelError, match=f"half-model.*{reason}") as caught:
         load(profile, str(broken))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="gone: no config.json.*minilab"):
-        load(profile, str(tmp_path / "gone"))
-    with pytest.raises(ModelError, match="cannot load 'nothing-here'"):
-        load(profile, "nobody/nothing-here")
 
 
 @both
@@ -110,7 +106,11 @@ def test_weight_that_is_no_number_is_refused(profile, tmp_path, load):
 
 
 @both
-def test_what_cannot_be_trained_is_refused(profile, load):
+def test_what_is_missing_or_cannot_be_trained(profile, tmp_path, load):
+    with pytest.raises(ModelError, match="gone: no config.json.*minilab"):
+        load(profile, str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="cannot load 'nothing-here'"):
+        load(profile, "nobody/nothing-here")
     half = replace(profile, dtype="float16", load_in_4bit=False)
     with pytest.raises(ModelError, match="overflows in float16.*bfloat16"):
         load(half, profile.student)

@@ -66,7 +66,8 @@ def test_train_student_loss_falls_and_each_epoch_is_saved(finished):
     needed |= {"tokenizer.json", "chat_template.jinja"}
     for name in names:
         assert needed <= {file.name for file in (run.folder / name).iterdir()}
-    assert not [f for f in run.folder.rglob("*.[bp]*") if "json" not in f.name]
+    endings = {path.suffix for path in run.folder.rglob("*")}
+    assert not endings & {".bin", ".pt", ".pth"}  # pickles
 
 
 def test_load_adapter_gives_the_trained_models_logits(finished):
@@ -100,9 +101,8 @@ def test_resumed_run_equals_a_whole_one(finished, tmp_path, monkeypatch, step):
     for now, then in zip(resumed.log, whole.log, strict=True):
         assert now["loss"] == pytest.approx(then["loss"], abs=1e-4)
         assert now["learning_rate"] == then["learning_rate"]
-    assert {p.name for p in folder.iterdir()} == {
-        p.name for p in whole.folder.iterdir()
-    }
+    left = [{p.name for p in x.iterdir()} for x in (folder, whole.folder)]
+    assert left[0] == left[1]
     a, b = checkpoint(whole, "final"), checkpoint(resumed, "final")
     assert (a - b).abs().max() < 1e-4
 
