@@ -102,7 +102,9 @@ def test_killed_run_learns_what_a_whole_one_does(profile, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.watch(patch, stop=2)  # two steps are an epoch
         train("killed")
+    begun = tiny.watch(monkeypatch)
     assert train("killed") == pytest.approx(straight, abs=1e-4)
+    assert begun == [2, 3]  # not from the start
 
 
 def test_share_is_from_0_to_1_and_told_in_the_settings():

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +24,7 @@ README = (
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch):
     """The tiny models as profile `mini`; six problems; no adapters."""
     monkeypatch.setattr(profiles, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("DISTILL_RESULTS_DIR", str(tmp_path / "results"))

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import tiny
@@ -27,7 +26,7 @@ FILES |= {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch) -> Path:
+def elsewhere(tmp_path, monkeypatch):
     """Build into a temporary folder; nothing of the course is touched."""
     monkeypatch.setattr(torch, "compile", lambda body, **_: body)
     monkeypatch.setattr(minilab, "WORK", tmp_path)
