@@ -7,8 +7,6 @@ leaves (training: within 1e-4) beside all that was there before. The table
 goes into tests/README.md. Linux only; not part of `helpers test`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes
@@ -26,10 +24,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,12 +259,10 @@ def alike(one: Any, other: Any) -> bool:
             name in VARYING or alike(one[name], other[name]) for name in one
         )
     if isinstance(one, list) and isinstance(other, list):
-        pairs = zip(one, other, strict=False)
-        return len(one) == len(other) and all(alike(a, b) for a, b in pairs)
+        return len(one) == len(other) and all(map(alike, one, other))
     if isinstance(one, bytes | str) or one is None or other is None:
         return one == other
-    return bool(abs(one - other).max() < 1e-4 if hasattr(one, "max") else
-                abs(one - other) < 1e-4)  # fmt: skip
+    return bool(np.all(abs(one - other) < 1e-4))
 
 
 class Campaign:
@@ -305,10 +303,7 @@ class Campaign:
         new = self.whole[name].keys() - self.before.keys()
         sizes = [(COURSE / path).stat().st_size for path in new]
         self.largest[name] = max(sizes)
-        print(
-            f"{name}: {self.seconds[name]:.1f} s of a core, undisturbed",
-            flush=True,
-        )
+        print(name, f"{self.seconds[name]:.1f} s of a core, undisturbed")
 
     def count(self, fault: str, name: str, faults: Counter[str]) -> None:
         """One more try in the table; a line for each that went wrong."""
@@ -336,11 +331,8 @@ class Campaign:
             print(again.text[-600:])
             faults["hung"] = 1  # it did not finish
         elif not alike(now, whole):
-            odd = now.keys() ^ whole.keys()
-            odd |= {
-                p for p in now.keys() & whole if not alike(now[p], whole[p])
-            }
-            print("not as undisturbed:", sorted(odd))
+            odd = {p: not alike(now.get(p), whole.get(p)) for p in now | whole}
+            print("not as undisturbed:", sorted(p for p in odd if odd[p]))
             faults["silent"] = 1
         return faults
 
@@ -365,34 +357,19 @@ class Campaign:
         faults = run.end()
         if faults["traceback"]:
             print(run.text[-1500:])
-        self.count(
-            signal.Signals(number).name, name,
-            faults + self.judge(name, contents_or_none()),
-        )  # fmt: skip
+        faults += self.judge(name, json_lines())
+        self.count(signal.Signals(number).name, name, faults)
 
-    def full_disk(self, name: str) -> None:
-        """No file can grow beyond a random size: RLIMIT_FSIZE."""
-        self.reset()
-        disk = self.rng.randrange(self.largest[name])
-        self.refused("full disk", name, Run(COMMANDS[name], disk=disk))
-
-    def locked(self, name: str) -> None:
-        """The whole of data is read-only."""
-        self.reset()
-        with read_only(COURSE / "data"):
-            run = Run(COMMANDS[name], locked=True)
-            faults = run.end()
-        self.refused("read-only data", name, run, faults)
-
-    def refused(
-        self, fault: str, name: str, run: Run, faults: Any = None
-    ) -> None:
+    def refused(self, fault: str, name: str, place: Any, **how: Any) -> None:
         """It has to fail in words, and to finish when begun again."""
-        faults = run.end() if faults is None else faults
+        self.reset()
+        with place:
+            run = Run(COMMANDS[name], **how)
+            faults = run.end()
         if faults["traceback"] or run.status not in (0, 2):
             faults["traceback"] = 1
             print(run.status, run.text[-1500:])
-        self.count(fault, name, faults + self.judge(name, contents_or_none()))
+        self.count(fault, name, faults + self.judge(name, json_lines()))
 
     def twice(self, name: str) -> None:
         """Two at once: each finishes, or says that there is another."""
@@ -463,12 +440,10 @@ def rows_before() -> dict[tuple[str, str], Counter[str]]:
     return rows
 
 
-def contents_or_none() -> dict[str, Any]:
+def json_lines() -> dict[str, bytes]:
     """What a kill left: only JSON lines are looked at, and these are read."""
-    found = {}
-    for path in (COURSE / "data").rglob("*.jsonl"):
-        found[str(path.relative_to(COURSE))] = path.read_bytes()
-    return found
+    paths = (COURSE / "data").rglob("*.jsonl")
+    return {str(p.relative_to(COURSE)): p.read_bytes() for p in paths}
 
 
 def write(table: str, nowhere: bool) -> None:
@@ -505,8 +480,10 @@ def main() -> int:
         for number in range(options.hits):
             campaign.hit(name, SIGNALS[number % 3])
         for _ in range(-(-options.hits // 10)):
-            campaign.full_disk(name)
-        campaign.locked(name)
+            disk = rng.randrange(campaign.largest[name])
+            campaign.refused("full disk", name, nullcontext(), disk=disk)
+        data = read_only(COURSE / "data")
+        campaign.refused("read-only data", name, data, locked=True)
         campaign.twice(name)
         write(campaign.table(options), options.no_table)
     if options.notebooks:  # these need all of the data

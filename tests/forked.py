@@ -3,8 +3,6 @@
 A fork server imports the libraries once; each process is a fork of it.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -20,6 +18,7 @@ from unittest import mock
 import torch
 
 from helpers import logit_cache, models
+from helpers.evaluate import Evaluation, evaluate
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES, Profile
 from helpers.sft import train_student
@@ -50,24 +49,25 @@ def launch(processes: int, *script: Any) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def sample(folder: str, path: Path | None) -> Evaluation:
+    """Twelve sampled answers of test_evaluate.py, two at a time."""
+    torch.set_num_threads(1)
+    profile = replace(PROFILES["mini"], teacher=folder, max_new_tokens=100)
+    asked = load_problems("mini", "validation", limit=12)
+    options = {"mode": "teacher", "sampling": profile.sampling(7)}
+    options |= {"profile": profile, "batch_size": 2, "path": path}
+    return evaluate(models.load_teacher(profile), asked, **options)
+
+
 def write_traces(teacher: str, output: Path) -> None:
     """48 traces of up to 32 tokens, two at a time."""
     torch.set_num_threads(1)
-    profile = replace(
-        PROFILES["mini"],
-        teacher=teacher,
-        generation_batch=2,
-        max_new_tokens=32,
-    )
+    small = {"generation_batch": 2, "max_new_tokens": 32}
+    profile = replace(PROFILES["mini"], teacher=teacher, **small)
     loaded = models.load_teacher(profile)
-    generate_traces(
-        load_problems("mini", "validation", limit=48),
-        loaded.model,
-        loaded.tokenizer,
-        output,
-        profile=profile,
-        progress=False,
-    )
+    asked = load_problems("mini", "validation", limit=48)
+    model = loaded.model, loaded.tokenizer
+    generate_traces(asked, *model, output, profile=profile, progress=False)
 
 
 def write_one_shard(
@@ -94,13 +94,15 @@ def train_by_fallback(profile: Profile, traces: list[dict]) -> None:
     """A student trained without Unsloth; what came of it, as a JSON file."""
     os.environ["DISTILL_NO_UNSLOTH"] = "1"
     student = models.load_student(profile)
-    report = {
-        "backend": student.backend,
-        "layers": models.quantized_layers(student.model),
-    }
+    layers = models.quantized_layers(student.model)
+    report = {"backend": student.backend, "layers": layers}
     options = {"profile": profile, "progress": False}
     student = models.add_lora(student, rank=4)
     run = train_student(traces, student=student, **options)
     report |= {"steps": run.steps, "loss": run.final_loss}
     report |= {"unsloth": "unsloth" in sys.modules}
     (run.folder / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    sample(sys.argv[1], Path(sys.argv[2]))

@@ -1,7 +1,5 @@
 """Logits, masks and teachers' top tokens, for the loss tests."""
 
-from __future__ import annotations
-
 import torch
 
 from helpers.losses import topk_kd_loss

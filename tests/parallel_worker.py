@@ -1,7 +1,5 @@
 """What two processes of test_parallel.py run; started by torchrun."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -23,22 +21,16 @@ def main(folder: Path, batch: int) -> None:
     # first one alone writes.
     profile, pair = tiny.profile(folder, **sizes), tiny.pair(folder, **sizes)
     traces, teacher = tiny.traces(16), tiny.teacher()
-    report = {}
+    report, path = {}, folder / "traces.jsonl"
     for name in ("traces", "again"):
-        path = folder / "traces.jsonl"
         rows = shared_traces(tiny.problems(9), teacher, path, profile=profile)
         report[name] = [row["id"] for row in rows]
-    for name, lesson in {
-        "sft": traces,
-        "logit": Lesson(traces, teacher, Objective()),
-        "features": Lesson(traces, teacher, Objective(features=TERM)),
-    }.items():
-        run = train_student(
-            lesson,
-            profile=profile if name == "sft" else pair,
-            run=name,
-            progress=False,
-        )
+    for name, size, lesson in (
+        ("sft", profile, traces),
+        ("logit", pair, Lesson(traces, teacher, Objective())),
+        ("features", pair, Lesson(traces, teacher, Objective(features=TERM))),
+    ):
+        run = train_student(lesson, profile=size, run=name, progress=False)
         report[name] = [entry["loss"] for entry in run.log]
     if processes().is_main_process:
         (folder / "report.json").write_text(json.dumps(report))

@@ -14,8 +14,6 @@ It tests the plumbing from the traces to the report. Its accuracies measure
 nothing: a teacher that recites cannot solve a question it has not seen.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 It knows nothing of moves, steps or gold: sentences in, an answer out.
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 

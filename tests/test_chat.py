@@ -1,7 +1,5 @@
 """helpers.chat: what a model sees, in training as in inference."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import trl
 
 from helpers import CourseError, chat
 from helpers.generate import Sampling, generate
-from helpers.models import add_lora, load_student
 from helpers.sft import TextLesson
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -38,33 +35,23 @@ def encoded(tokenizer, answer, max_length=500):
 
 
 def complete(prompt: str, loaded) -> None:
-    generate(
-        loaded.model,
-        loaded.tokenizer,
-        [prompt],
-        sampling=Sampling(max_new_tokens=4),
-        batch_size=1,
-    )
-
-
-def seen_by_generate(monkeypatch, messages, loaded) -> list[int]:
-    """The prompt ids that really reach the model at inference."""
-    prompts = []
-    monkeypatch.setattr(
-        "helpers.generate.generate_batch",
-        lambda model, tokenizer, ids, **_: prompts.extend(ids) or [[1]],
-    )
-    complete(chat.render(messages, loaded.tokenizer, generate=True), loaded)
-    return prompts[0]
+    options = {"sampling": Sampling(max_new_tokens=4), "batch_size": 1}
+    generate(loaded.model, loaded.tokenizer, [prompt], **options)
 
 
 @pytest.mark.parametrize("make", [tiny.plain_student, tiny.teacher])
 def test_encode_example_same_prompt_ids_as_inference(monkeypatch, make):
-    loaded = make()
+    loaded, seen = make(), []
     row = encoded(loaded.tokenizer, THOUGHT)
     trained = [label != -100 for label in row["labels"]]
     prompt = row["input_ids"][: trained.index(True)]
-    assert seen_by_generate(monkeypatch, conversation(), loaded) == prompt
+    monkeypatch.setattr(
+        "helpers.generate.generate_batch",
+        lambda model, tokenizer, ids, **_: seen.extend(ids) or [[1]],
+    )
+    text = chat.render(conversation(), loaded.tokenizer, generate=True)
+    complete(text, loaded)
+    assert seen == [prompt]
     assert all(trained[len(prompt) :])
     assert chat.trained_share([row]) == sum(trained) / len(trained)
     for labels in ([-100, -100], [1, 2]):
@@ -102,7 +89,7 @@ def test_encode_example_trains_the_answer_and_end_of_turn(name):
 
 def test_encode_example_labels_reach_the_trainer(tmp_path):
     profile = tiny.profile(tmp_path, load_in_4bit=False)
-    student = add_lora(load_student(profile), rank=2)
+    student = tiny.student(profile, rank=2)
     lesson = TextLesson(tiny.traces(4))
     trainer = lesson.trainer(student, profile=profile, progress=False)
     rows = trainer.train_dataset

@@ -1,21 +1,17 @@
 """helpers.evaluate: counted by hand on hand-made answers."""
 
-from __future__ import annotations
-
 import json
-import math
-import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-import evaluate_worker
 import forked
 import numpy as np
 import pytest
 import tiny
 import torch
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
+from waiting import wait_until
 
 from helpers import CourseError, chat
 from helpers.evaluate import (
@@ -32,18 +28,14 @@ from helpers.generate import Completion
 from helpers.models import ModelError, peak_memory_mb, reset_peak
 from helpers.profiles import PROFILES
 
-WORKER = str(Path(evaluate_worker.__file__))
-
 
 def problem(gold: str, **fields) -> dict:
     return {"question": "How many?", "answer": f"#### {gold}", **fields}
 
 
 PROBLEMS = [
-    problem("12", template="a", impossible=False),
-    problem("12", template="a", impossible=False),
-    problem("no solution", template="b", impossible=True),
-    problem("no solution", template="b", impossible=True),
+    *2 * [problem("12", template="a", impossible=False)],
+    *2 * [problem("no solution", template="b", impossible=True)],
     problem("7", template="c", impossible=False),
     problem("7"),
 ]
@@ -61,12 +53,8 @@ MADE = Evaluation(PROBLEMS, COMPLETIONS, 12.345, 612.4)
 def test_evaluation_counts_by_hand():
     assert MADE.correct == [True, False, True, False, False, True]
     assert MADE.score == "50.0% (3/6), 95% CI 18.8-81.2"
-    assert MADE.outcomes == {
-        "right": 3,
-        "wrong": 1,
-        "cut by the token limit": 1,
-        "no answer found": 1,
-    }
+    others = ("wrong", "cut by the token limit", "no answer found")
+    assert MADE.outcomes == {"right": 3, **dict.fromkeys(others, 1)}
     assert MADE.closed == 2
     assert MADE.part("impossible", True) == [True, False]
     assert MADE.part("template", "zzz") == []
@@ -107,18 +95,17 @@ def test_evaluate_samples_a_teacher_with_the_prompt_of_its_traces(tmp_path):
     boxed = PROFILES["full"].teacher_prompt
     profile = tiny.profile(tmp_path, teacher_prompt=boxed)
     path, asked = tmp_path / "answers.jsonl", tiny.problems(4)
-    settings = {"profile": profile, "mode": "teacher"}
-    three, four = (
-        {**settings, "sampling": profile.sampling(seed)} for seed in (3, 4)
-    )
-    made = evaluate(tiny.teacher(), asked, path=path, **three)
+
+    def sampled(seed, path=None):
+        options = {"profile": profile, "sampling": profile.sampling(seed)}
+        asking = partial(evaluate, tiny.teacher(), asked, mode="teacher")
+        return asking(path=path, **options).completions
+
+    made = sampled(3, path)
     rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
     assert all("\\boxed{}" in row["prompt"] for row in rows)
     assert rows[0]["sampling"]["temperature"] == 0.6
-    again = evaluate(tiny.teacher(), asked, **three)
-    assert again.completions == made.completions
-    other = evaluate(tiny.teacher(), asked, path=path, **four)
-    assert other.completions != made.completions
+    assert sampled(3) == made != sampled(4, path)
 
 
 def lines(path: Path) -> int:
@@ -128,19 +115,16 @@ def lines(path: Path) -> int:
 @pytest.mark.slow
 def test_evaluate_goes_on_after_a_kill(tmp_path):
     folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
-    worker = subprocess.Popen([sys.executable, WORKER, folder, str(path)])
-    while lines(path) < 4 and worker.poll() is None:
-        time.sleep(0.005)
+    worker = forked.start(forked.sample, folder, path)
+    wait_until(lambda: lines(path) >= 4)
     worker.kill()
-    worker.wait()
+    worker.join(120)
     answered = lines(path)
     assert 4 <= answered < 12, "it was not killed half way"
     with path.open("a") as file:
         file.write('\n{"prompt": "half a li')
-    whole = evaluate_worker.sample(folder, None)
-    assert evaluate_worker.sample(folder, path).completions == (
-        whole.completions
-    )
+    whole = forked.sample(folder, None)
+    assert forked.sample(folder, path).completions == whole.completions
     assert lines(path) == 12 + 1  # no problem was asked twice
 
 
@@ -148,12 +132,10 @@ def test_evaluate_goes_on_after_a_kill(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun")
 def test_evaluate_in_two_processes_shares_the_work(tmp_path):
     folder, path = str(tiny.folder(tiny.TEACHER)), tmp_path / "a.jsonl"
-    forked.launch(2, WORKER, folder, path)
+    forked.launch(2, forked.__file__, folder, path)
     assert [lines(part) for part in tmp_path.iterdir()] == [6, 6]
-    whole = evaluate_worker.sample(folder, None)
-    assert evaluate_worker.sample(folder, path).completions == (
-        whole.completions
-    )
+    whole = forked.sample(folder, None)
+    assert forked.sample(folder, path).completions == whole.completions
     assert len(list(tmp_path.iterdir())) == 2  # nothing was asked again
 
 
@@ -182,14 +164,8 @@ def test_load_arm_wants_an_adapter_for_other_arms(tmp_path):
 @pytest.mark.parametrize(
     ("correct", "total"), [(124, 300), (0, 10), (10, 10), (1, 1)]
 )
-def test_wilson_interval_equals_its_formula(correct, total):
-    share, z = correct / total, 1.959963984540054
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(
-        share * (1 - share) / total + z * z / (4 * total * total)
-    )
-    ends = (centre - spread, centre + spread)
-    expected = [end / (1 + z * z / total) for end in ends]
+def test_wilson_interval_equals_scipys(correct, total):
+    expected = binomtest(correct, total).proportion_ci(0.95, "wilson")
     assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-9)
 
 
@@ -232,9 +208,6 @@ def test_compare_arms_of_one_seed_or_problem_is_a_paired_t_test():
     assert compare_arms(first, second) == pytest.approx(wanted)
     columns = compare_arms(first[:, None], second[:, None])
     assert columns == pytest.approx(wanted)
-
-
-def test_compare_arms_equal_arms_and_other_shapes():
     same = np.eye(3, 5)
     assert compare_arms(same, same) == pytest.approx((0, 0, 0, 1), abs=1e-12)
     with pytest.raises(ValueError, match="same seeds and problems"):

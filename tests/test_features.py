@@ -1,7 +1,5 @@
 """helpers.features: losses of states, CKA, layer maps and hooks."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -20,7 +18,6 @@ from helpers.features import (
     tapped,
 )
 from helpers.losses import LossError
-from helpers.models import add_lora, load_student
 
 MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
@@ -141,7 +138,7 @@ def test_tapped_states_equal_output_hidden_states(tmp_path, rank):
     """Also through adapters."""
     model = tiny.teacher().model
     if rank:
-        model = add_lora(load_student(tiny.pair(tmp_path)), rank=rank).model
+        model = tiny.student(tiny.pair(tmp_path), rank).model
     with torch.no_grad(), tapped(model, [0, 1, 2]) as taken:
         asked = model(input_ids=IDS, output_hidden_states=True)
     assert sorted(taken) == [0, 1, 2] and depth(model) == 2
@@ -154,14 +151,11 @@ def test_tapped_states_equal_output_hidden_states(tmp_path, rank):
         pass
 
 
-def test_tapped_reads_the_last_states_of_a_decoder_that_skips_its_norm(
-    monkeypatch,
-):
+def test_tapped_where_the_decoder_skips_its_norm(monkeypatch):
     """As Unsloth's on a GPU: the norm's weight is read, no module called."""
     model = tiny.teacher().model
     norm = model.get_decoder().norm
-    usual = type(norm)
-    unhooked = type("Unhooked", (usual,), {"__call__": usual.forward})
+    unhooked = type("Norm", (type(norm),), {"__call__": type(norm).forward})
     monkeypatch.setattr(norm, "__class__", unhooked)
     with torch.no_grad(), tapped(model, [1, 2]) as taken:
         asked = model(input_ids=IDS, output_hidden_states=True)

@@ -4,8 +4,6 @@ Never another exception, never a changed file. Hypothesis draws the same
 examples in every run; a failure prints its bytes, and how to repeat it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -42,19 +40,8 @@ ODD = [
 ]
 NESTED = b'{"id": ' + b"[" * 50_000
 BYTES = [
-    b"",
-    b"\r",
-    b"\r\n",
-    b"\n",
-    b"\xef\xbb\xbf",
-    b"\x00",
-    b"\xff\xfe",
-    b"\xed\xa0\x80",
-    "\u2028".encode(),
-    b'"',
-    b"{}",
-    b"9" * 400,
-    NESTED,
+    *(b"", b"\r", b"\r\n", b"\n", b"\xef\xbb\xbf", b"\x00", b"\xff\xfe"),
+    *(b"\xed\xa0\x80", "\u2028".encode(), b'"', b"{}", b"9" * 400, NESTED),
 ]
 EDITS = st.tuples(
     st.sampled_from(("flip", "cut", "insert", "ends", "double", "value")),
@@ -151,40 +138,33 @@ def put(content: bytes, path: Path) -> Path:
     return path
 
 
-def first_lines(path: Path, count: int) -> bytes:
-    return b"".join(path.read_bytes().splitlines(keepends=True)[:count])
+RESULTS = DATA / "results"
+TRACES = PROFILES["mini"].traces_path
+PROBLEMS = DATA / "problems" / "train.jsonl"
+LOADERS = {
+    "traces": (TRACES, 4, load_traces),
+    "train": (PROBLEMS, 12, partial(load_problems, split="train")),
+    "test": (PROBLEMS, 12, partial(load_problems, split="test")),
+    "results": (
+        RESULTS / "mini-student_after-seed7.json",
+        None,
+        lambda path: table_markdown(read_results(path.parent)),
+    ),
+    "half results": (
+        RESULTS / "half_gemma" / "logits-32-seed7.json",
+        None,
+        lambda path: halves_markdown(read_halves(path.parent)),
+    ),
+}
 
 
-def test_traces_survive(tmp_path):
-    shipped = PROFILES["mini"].traces_path
-    path = put(first_lines(shipped, 4), tmp_path / "t.jsonl")
-    survives(path, partial(load_traces, path), EXAMPLES)
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_problems_survive(tmp_path, split):
-    content = first_lines(DATA / "problems" / "train.jsonl", 12)
-    path = put(content, tmp_path / "p.jsonl")
-    survives(path, partial(load_problems, path, split), EXAMPLES)
-
-
-def test_results_survive(tmp_path):
-    name = "mini-student_after-seed7.json"
-    path = put((DATA / "results" / name).read_bytes(), tmp_path / name)
-    load = lambda: table_markdown(read_results(tmp_path))  # noqa: E731
-    survives(path, load, EXAMPLES)
-
-
-def test_half_results_survive(tmp_path):
-    name = "logits-32-seed7.json"
-    content = (DATA / "results" / "half_gemma" / name).read_bytes()
-    load = lambda: halves_markdown(read_halves(tmp_path))  # noqa: E731
-    survives(put(content, tmp_path / name), load, EXAMPLES)
-
-
-def test_run_record_survives(tmp_path):
-    path = put(b'{\n "rank": 4,\n "seed": 7\n}\n', tmp_path / "run.json")
-    survives(path, partial(read_json, path), EXAMPLES)
+@pytest.mark.parametrize("kind", LOADERS)
+def test_what_is_shipped_survives(tmp_path, kind):
+    """Its first lines, or all of it."""
+    shipped, lines, load = LOADERS[kind]
+    content = shipped.read_bytes().splitlines(keepends=True)[:lines]
+    path = put(b"".join(content), tmp_path / shipped.name)
+    survives(path, partial(load, path), EXAMPLES)
 
 
 def test_environment_survives(tmp_path, monkeypatch):
@@ -192,6 +172,11 @@ def test_environment_survives(tmp_path, monkeypatch):
     shipped = DATA.parent / "environment.yml"
     path = put(shipped.read_bytes(), tmp_path / "environment.yml")
     survives(path, environment.read_pip_list, EXAMPLES)
+
+
+def test_run_record_survives(tmp_path):
+    path = put(b'{\n "rank": 4,\n "seed": 7\n}\n', tmp_path / "run.json")
+    survives(path, partial(read_json, path), EXAMPLES)
 
 
 @pytest.fixture(scope="module")

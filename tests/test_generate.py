@@ -1,7 +1,5 @@
 """helpers.generate: batches change nothing, and nothing is cut in silence."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import replace
 
@@ -19,21 +17,16 @@ TOKENS = 12
 
 def prompts(loaded, count: int = 10) -> list[str]:
     """Rendered prompts whose lengths differ a lot, in no order."""
-    profile = tiny.PROFILES["mini"]
     texts = [p["question"] for p in tiny.problems(count)]
     texts = ["1?", *texts[1:-1], " ".join(texts[:3])]
-    chats = [teacher_messages(text, profile) for text in texts]
+    chats = [teacher_messages(x, tiny.PROFILES["mini"]) for x in texts]
     return [chat.render(c, loaded.tokenizer, generate=True) for c in chats]
 
 
 def answers(loaded, texts: list[str], size: int, *sampling) -> list:
-    return generate(
-        loaded.model,
-        loaded.tokenizer,
-        texts,
-        sampling=Sampling(*sampling, max_new_tokens=TOKENS),
-        batch_size=size,
-    )
+    options = {"sampling": Sampling(*sampling, max_new_tokens=TOKENS)}
+    asked = loaded.model, loaded.tokenizer, texts
+    return generate(*asked, batch_size=size, **options)
 
 
 @pytest.mark.parametrize("make", [tiny.teacher, tiny.plain_student])

@@ -1,7 +1,5 @@
 """Losses by hand, against torch and TRL, in every corner, and refused."""
 
-from __future__ import annotations
-
 import math
 from math import log
 from types import SimpleNamespace
@@ -99,15 +97,10 @@ def test_fully_masked_batch_is_zero_with_a_gradient():
         assert torch.equal(gradient(loss, student)[0], student * 0)
 
 
-@pytest.mark.parametrize(
-    "dtype, wide",
-    [
-        (torch.float16, torch.float32),
-        (torch.bfloat16, torch.float32),
-        (torch.float64, torch.float64),
-    ],
-)
-def test_half_precision_is_computed_in_float32(dtype, wide):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_half_precision_is_computed_in_float32(dtype):
+    dtype = getattr(torch, dtype)
+    wide = torch.promote_types(dtype, torch.float32)
     student, teacher = pair(dtype=dtype)
     narrow = list(every_loss(student, teacher, SOME))
     expected = every_loss(student.to(wide), teacher.to(wide), SOME)
@@ -117,13 +110,13 @@ def test_half_precision_is_computed_in_float32(dtype, wide):
     assert gradient(narrow[0], student)[0].dtype == dtype
 
 
-@each_kind
-def test_gradient_agrees_with_finite_differences(kind):
+def test_gradients_agree_with_finite_differences():
     student, teacher = pair(dtype=torch.float64)
-    options = {"kind": kind, "beta": 0.3, "temperature": 1.7}
-    assert torch.autograd.gradcheck(
-        lambda logits: kd_loss(logits, teacher, SOME, **options), student
-    )
+
+    def together(logits):
+        return torch.stack([*every_loss(logits, teacher, SOME, temperature=2)])
+
+    assert torch.autograd.gradcheck(together, student)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
@@ -137,16 +130,13 @@ def test_loss_and_gradient_agree_with_trl(beta, temperature):
     expected = GKDTrainer.generalized_jsd_loss(
         student, teacher, labels=torch.where(SOME, 1, -100), **options
     )
-    kinds = ["jsd", *{0: ["forward"], 1: ["reverse"]}.get(beta, [])]
-    for kind in kinds:
+    slope = gradient(expected, student)
+    for kind in ["jsd", *{0: ["forward"], 1: ["reverse"]}.get(beta, [])]:
         loss = kd_loss(student, teacher, SOME, kind=kind, **options)
         loss = loss / temperature**2
         torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
-        (ours,), (theirs,) = (
-            torch.autograd.grad(x, student, retain_graph=True)
-            for x in (loss, expected)
-        )
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+        ours = gradient(loss, student)
+        torch.testing.assert_close(ours, slope, atol=1e-6, rtol=1e-5)
 
 
 def test_skew_is_bounded_and_starts_at_forward():

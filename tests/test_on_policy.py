@@ -1,19 +1,16 @@
 """The student's own text: whose tokens, which loss, and after a kill."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny
 import torch
 
-from helpers.distill import Objective, distill_student
+from helpers.distill import distill_student
 from helpers.losses import kd_loss
-from helpers.models import add_lora, load_student
 from helpers.on_policy import REVERSE, OnPolicyLesson, own_rows
 from helpers.sft import RunError
-from helpers.trainer import DistillTrainer
 
 
 @pytest.fixture
@@ -21,13 +18,10 @@ def profile(tmp_path):
     return tiny.pair(tmp_path)
 
 
-def student_of(profile):
-    return add_lora(load_student(profile), rank=profile.rank, seed=7)
-
-
 def trainer_of(profile, **options):
     lesson = OnPolicyLesson(tiny.traces(8), tiny.teacher(), REVERSE, **options)
-    return lesson.trainer(student_of(profile), profile=profile, progress=False)
+    student = tiny.student(profile)
+    return lesson.trainer(student, profile=profile, progress=False)
 
 
 def steps_of(trainer):
@@ -66,7 +60,7 @@ def test_own_rows_leave_the_model_as_it_was(profile):
     """As Unsloth on a GPU does it: writing ends gradient checkpointing."""
     trainer = trainer_of(profile)
     batch = trainer.data_collator(list(trainer.train_dataset)[:2])
-    model = student_of(profile).model.train()
+    model = tiny.student(profile).model.train()
     model.gradient_checkpointing_enable()
     before = [getattr(m, "gradient_checkpointing", 0) for m in model.modules()]
     assert any(before)
@@ -126,45 +120,27 @@ def test_loss_is_reverse_kl_on_the_students_tokens(profile):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_killed_run_reads_and_learns_what_an_uninterrupted_one_does(
-    profile, monkeypatch
-):
+def test_killed_run_learns_what_a_whole_one_does(profile, monkeypatch):
     """Half of the steps on own text, killed after the first epoch."""
     lesson = OnPolicyLesson(tiny.traces(8), tiny.teacher(), REVERSE, share=0.5)
 
     def train(run):
-        return distill_student(
-            lesson, profile=profile, run=run, student=student_of(profile),
-            progress=False,
-        )  # fmt: skip
+        options = {"student": tiny.student(profile), "progress": False}
+        done = distill_student(lesson, profile=profile, run=run, **options)
+        return done.log[-1]["loss"]
 
     straight = train("straight")
-    step, plain = [0], DistillTrainer.training_step
-
-    def killed(self, *arguments, **options):
-        step[0] += 1
-        if step[0] == 3:  # two steps are an epoch
-            raise KeyboardInterrupt
-        return plain(self, *arguments, **options)
-
-    monkeypatch.setattr(DistillTrainer, "training_step", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.watch(patch, stop=2)  # two steps are an epoch
         train("killed")
-    monkeypatch.undo()
-    resumed = train("killed")
-    ends = [run.log[-1]["loss"] for run in (straight, resumed)]
-    assert ends[0] == pytest.approx(ends[1], abs=1e-4)
+    begun = tiny.watch(monkeypatch)
+    assert train("killed") == pytest.approx(straight, abs=1e-4)
+    assert begun == [2, 3]  # not from the start
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_share_outside_0_to_1_is_refused(share):
-    with pytest.raises(RunError, match="0 to 1"):
-        OnPolicyLesson([], tiny.teacher(), Objective(), share=share)
-
-
-def test_settings_tell_a_share_from_another():
-    one, other = (
-        OnPolicyLesson([], tiny.teacher(), REVERSE, share=share).settings()
-        for share in (0.5, 1.0)
-    )
-    assert one != other
+def test_share_is_from_0_to_1_and_told_in_the_settings():
+    make = partial(OnPolicyLesson, [], tiny.teacher(), REVERSE)
+    assert make(share=0.5).settings() != make(share=1.0).settings()
+    for share in (-0.1, 1.5):
+        with pytest.raises(RunError, match="0 to 1"):
+            make(share=share)

@@ -1,9 +1,8 @@
 """Two processes (gloo, on the CPU) do what one does with twice the batch."""
 
-from __future__ import annotations
-
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +10,9 @@ import forked
 import pytest
 import tiny
 
+from helpers.problems import load_problems
 from helpers.profiles import DATA
-from helpers.scale.shards import merge_parts, part_path
+from helpers.scale.shards import answered, merge_parts, part_path
 from helpers.sft import RunError, open_run
 from helpers.traces import TraceFileError, generate_traces
 from helpers.trainer import sft_config
@@ -91,24 +91,14 @@ def test_the_schedule_counts_all_processes(tmp_path, monkeypatch):
     assert schedule(2) == alone == (16, 8)
 
 
-def shares(folder: Path) -> tuple[Path, list[dict]]:
-    """The two parts of a trace file, as two processes leave them."""
-    path, teacher = folder / "traces.jsonl", tiny.teacher()
-    for rank in range(2):
-        generate_traces(
-            tiny.problems(5)[rank::2],
-            teacher.model,
-            teacher.tokenizer,
-            part_path(path, rank, 2),
-            profile=tiny.profile(folder),
-            progress=False,
-        )
-    return path, tiny.problems(5)
-
-
 def test_merge_parts_refuses_a_gap_and_keeps_the_parts(tmp_path):
-    path, problems = shares(tmp_path)
-    part = part_path(path, 1, 2)
+    path, problems = tmp_path / "traces.jsonl", tiny.problems(5)
+    teacher, options = tiny.teacher(), {"profile": tiny.profile(tmp_path)}
+    for rank in range(2):  # as two processes leave them
+        part, asked = part_path(path, rank, 2), problems[rank::2]
+        generate_traces(
+            asked, teacher.model, teacher.tokenizer, part, **options
+        )
     lines = part.read_text("utf-8").splitlines(keepends=True)
     part.write_text("".join(lines[:-1]), encoding="utf-8")
     with pytest.raises(TraceFileError, match="1 of 5 answers are missing"):
@@ -117,3 +107,18 @@ def test_merge_parts_refuses_a_gap_and_keeps_the_parts(tmp_path):
     part.unlink()
     with pytest.raises(TraceFileError, match="part1of2"):
         merge_parts(path, problems, 2)
+
+
+def test_answered_whoever_wrote_the_file(tmp_path):
+    mini = tiny.PROFILES["mini"]
+    asked = load_problems("mini", "train", limit=mini.traces)
+    assert answered(mini.traces_path, asked, mini)  # the shipped file
+    assert not answered(mini.traces_path, asked[:-1], mini)
+    assert not answered(mini.traces_path, asked[::-1], mini)
+    hot = replace(mini, sampling_temperature=2.0)
+    assert not answered(mini.traces_path, asked, hot)
+    path, record = tmp_path / "t.jsonl", asdict(mini.sampling(seed=8))
+    assert not answered(path, tiny.problems(1), mini)
+    trace = tiny.traces(1)[0] | {"sampling": {"backend": "vllm", **record}}
+    path.write_text(json.dumps(trace) + "\n")
+    assert answered(path, tiny.problems(1), mini)

@@ -1,26 +1,20 @@
 """Exact, disjoint, well reported."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import pytest
+from solver import solve
 
 from helpers import problems
 from helpers.answers import gold_answer
 from helpers.problems import ProblemFileError, load_problems, read_problems
 from helpers.profiles import DATA
 
-SIZES = {
-    "train": 4500,
-    "validation": 1000,
-    "test": 2000,
-    "unseen": 1000,
-    "longer": 500,
-    "buses": 300,
-}
+SIZES = {"train": 4500, "validation": 1000, "test": 2000}
+SIZES |= {"unseen": 1000, "longer": 500, "buses": 300}
 SAMPLE = DATA / "gsm8k" / "sample.jsonl"
 GOOD = '{"question": "1 + 1?", "answer": "2 #### 2"}'
 
@@ -55,6 +49,7 @@ def test_mini_splits_are_disjoint_and_as_told(shipped):
         assert impossible == [gold == "no solution" for gold in golds]
         share = sum(impossible) / len(rows)
         assert share == 0.5 if split == "buses" else 0.1 < share < 0.2
+        assert [solve(row["question"]) for row in rows] == golds
     steps = [row["answer"].count("<<") for row in shipped["longer"]]
     assert set(steps) == {5}
 
@@ -72,6 +67,8 @@ def test_build_problems_gives_the_shipped_files(tmp_path):
     assert len(reserved) == sum(SIZES.values()) - SIZES["train"] + 3
     train = read_problems(tmp_path / "train.jsonl")
     assert not reserved & {row["question"] for row in train}
+    worked = ["<<" in row["answer"] for row in train]
+    assert all(worked[:250]) and not any(worked[250:])
 
 
 def test_load_problems_cuts_one_file_into_disjoint_splits():
@@ -86,11 +83,10 @@ def test_load_problems_cuts_one_file_into_disjoint_splits():
 def test_load_problems_folder_without_validation_cuts_its_train(tmp_path):
     rows = [GOOD.replace("1 + 1", f"{n} + 1") for n in range(10)]
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
-    sizes = [len(load_problems(tmp_path, name)) for name in list(SIZES)[:2]]
-    assert sizes == [8, 2]
+    load = partial(load_problems, tmp_path)
+    assert [*map(len, map(load, ("train", "validation")))] == [8, 2]
     (tmp_path / "validation.jsonl").write_text(GOOD)
-    sizes = [len(load_problems(tmp_path, name)) for name in list(SIZES)[:2]]
-    assert sizes == [10, 1]
+    assert [*map(len, map(load, ("train", "validation")))] == [10, 1]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +143,7 @@ def test_read_problems_keeps_unicode_line_separators(tmp_path):
         ("", "dev", "'dev'.*train, validation"),
     ],
 )
-def test_load_problems_names_what_is_not_there(
-    tmp_path, source, split, message
-):
+def test_missing_problems_are_named(tmp_path, source, split, message):
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(ProblemFileError, match=message):
         load_problems(tmp_path / source, split)

@@ -1,7 +1,5 @@
 """helpers.profiles: three sizes, and overrides that are allowed."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 
@@ -48,41 +46,31 @@ def test_profiles_are_local_or_pinned():
 
 
 def test_get_profile_reads_the_environment():
-    profile = typed(
-        PROFILE="laptop",
-        STUDENT="/models/my-gemma",
-        TRACES="50",
-        LEARNING_RATE="1e-4",
-        LOAD_IN_4BIT="0",
-        TEACHER_IN_4BIT="TRUE",
-        EPOCHS="",
-        RESULTS_DIR="elsewhere",  # no field, and not like one
-    )
-    assert profile == replace(
-        PROFILES["laptop"],
-        student="/models/my-gemma",
-        traces=50,
-        learning_rate=1e-4,
-        load_in_4bit=False,
-        teacher_in_4bit=True,
-    )
+    told = {"STUDENT": "/models/my-gemma", "TRACES": "50", "EPOCHS": ""}
+    told |= {"LEARNING_RATE": "1e-4", "LOAD_IN_4BIT": "0"}
+    told |= {"TEACHER_IN_4BIT": "TRUE"}
+    told |= {"RESULTS_DIR": "elsewhere"}  # no field, and not like one
+    meant = {"student": "/models/my-gemma", "traces": 50}
+    meant |= {"learning_rate": 1e-4, "load_in_4bit": False}
+    meant |= {"teacher_in_4bit": True}
+    laptop = PROFILES["laptop"]
+    assert typed(PROFILE="laptop", **told) == replace(laptop, **meant)
     assert get_profile("full", {"DISTILL_PROFILE": "mini"}) == FULL
 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("TEMPERATURE", "DISTILL_SAMPLING_TEMPERATURE"),
-        ("EPOCH", "DISTILL_EPOCHS"),
-        ("BATCHSIZE", "DISTILL_BATCH_SIZE"),
+        ("TEMPERATURE", ".*DISTILL_SAMPLING_TEMPERATURE "),
+        ("EPOCH", ".*DISTILL_EPOCHS "),
+        ("BATCHSIZE", ".*DISTILL_BATCH_SIZE "),
+        ("LR", "is not"),
+        ("RESULT_DIR", "is not"),
     ],
 )
 def test_get_profile_refuses_a_name_that_is_nearly_one(written, meant):
-    with pytest.raises(CourseError, match=f"DISTILL_{written} .*{meant} "):
+    with pytest.raises(CourseError, match=f"DISTILL_{written} {meant}"):
         typed(**{written: "1"})
-    for unknown in ("LR", "RESULT_DIR"):
-        with pytest.raises(CourseError, match=f"DISTILL_{unknown} is not"):
-            typed(**{unknown: "1"})
     assert typed(RESULTS_DIR="x", API_KEY="y") == typed()
 
 
@@ -104,13 +92,8 @@ def test_every_field_can_be_overridden_and_has_a_range(field):
 
 def test_sampling_is_frozen_and_its_own_record():
     sampling = PROFILES["mini"].sampling(seed=3)
-    assert asdict(sampling) == {
-        "temperature": 0.6,
-        "top_p": 0.95,
-        "top_k": 20,
-        "max_new_tokens": 192,
-        "seed": 3,
-    }
+    shipped = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "seed": 3}
+    assert asdict(sampling) == shipped | {"max_new_tokens": 192}
     assert Sampling(**asdict(sampling)) == sampling
     with pytest.raises(FrozenInstanceError):
         sampling.seed = 4

@@ -1,8 +1,5 @@
 """The same helpers on the real Gemma 3 270M and real GSM8K problems."""
 
-from __future__ import annotations
-
-import json
 import os
 import random
 import re
@@ -17,9 +14,8 @@ import torch
 from helpers import chat
 from helpers.answers import split_trace
 from helpers.cli.environment import REPOSITORY
-from helpers.cli.fetch import COMMAND, FOLDER, gemma_folder
+from helpers.cli.fetch import COMMAND, gemma_folder
 from helpers.evaluate import evaluate, mcnemar
-from helpers.files.disk import write_atomic
 from helpers.generate import generate
 from helpers.models import (
     add_lora,
@@ -27,7 +23,6 @@ from helpers.models import (
     parameter_counts,
     quantized_layers,
 )
-from helpers.plots.lines import line_chart
 from helpers.problems import read_problems
 from helpers.profiles import DATA, Sampling, get_profile
 from helpers.rebuild.gguf import gemma_merges
@@ -43,21 +38,15 @@ def test_gemma_merges_best_score_first_and_control_left_out():
     vocabulary = {token: i for i, token in enumerate(tokens)}
     scores = [0.0, -9.0, -9.0, -9.0, -1.0, -3.0, -2.0]
     types = [3, 1, 1, 1, 1, 1, 1]
-    assert gemma_merges(vocabulary, scores, types) == [
-        ("a", "b"),
-        ("b", "c"),
-        ("a", "bc"),
-        ("ab", "c"),
-    ]
+    merges = [("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c")]
+    assert gemma_merges(vocabulary, scores, types) == merges
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is fast")
 def test_get_profile_no_bfloat16_where_it_is_slow():
     """On a CPU without AVX-512 a step of this file took 150 s, not 2."""
-    code = "from helpers.profiles import get_profile as get; print(*("
-    code += (
-        "get('laptop', {'DISTILL_DTYPE': x}).dtype for x in ('', 'bfloat16')))"
-    )
+    code = """from helpers.profiles import get_profile as get
+for x in '', 'bfloat16': print(get('laptop', {'DISTILL_DTYPE': x}).dtype)"""
     old_cpu = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     words = subprocess.check_output(
         [sys.executable, "-c", code], env=old_cpu, text=True, cwd=REPOSITORY
@@ -104,14 +93,8 @@ def thinking(problem: dict) -> dict:
 def test_convert_tokenizer_is_gemmas(student):
     """Ids that llama.cpp and transformers 5.23 give for the same file."""
     tokenizer = student[1].tokenizer
-    assert tokenizer("The capital of France is")["input_ids"] == [
-        2,
-        818,
-        5279,
-        529,
-        7001,
-        563,
-    ]
+    ids = tokenizer("The capital of France is")["input_ids"]
+    assert ids == [2, 818, 5279, 529, 7001, 563]
     for text in ("Zoë zahlt 12 €", "漢字  two\n\nlines", "3 < 5 <b>"):
         ids = chat.encode_text(text, tokenizer)
         assert tokenizer.decode(ids) == text
@@ -168,13 +151,9 @@ def test_load_student_real_weights_read_english(student):
 @pytest.mark.real_weights
 def test_generate_real_weights_write_words(student):
     _, loaded, _ = student
-    answers = generate(
-        loaded.model,
-        loaded.tokenizer,
-        ["<bos>The capital of France is", "<bos>Once upon a time there"],
-        sampling=Sampling(max_new_tokens=8),
-        batch_size=2,
-    )
+    prompts = "<bos>The capital of France is", "<bos>Once upon a time there"
+    options = {"sampling": Sampling(max_new_tokens=8), "batch_size": 2}
+    answers = generate(loaded.model, loaded.tokenizer, prompts, **options)
     for answer in answers:
         assert answer.tokens <= 8
         assert len(re.findall(r"[a-z]{2,}", answer.text)) >= 3, answer
@@ -198,46 +177,19 @@ def lesson(student) -> tuple[list[dict], list[dict]]:
 
 @pytest.mark.real_weights
 def test_train_student_real_weights_learns_to_think(student, lesson):
-    """One pass over 32 problems, a step each; the curve stays on disk."""
+    """One pass over 32 problems, a step each."""
     learned, asked = lesson
     profile = replace(
         student[0], batch_size=1, evaluation_batch=10, max_new_tokens=64
     )
     loaded = student[1]
     before = evaluate(loaded, asked, profile=profile)
-    run = train_student(
-        [thinking(problem) for problem in learned],
-        profile=profile,
-        student=loaded,
-        epochs=1,
-        progress=False,
-    )
+    options = {"student": loaded, "epochs": 1, "progress": False}
+    run = train_student([*map(thinking, learned)], profile=profile, **options)
     after = evaluate(loaded, asked, profile=profile)
     losses = [entry["loss"] for entry in run.log]
     fifth = len(losses) // 5
     first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth
-    record = {
-        "steps": run.steps,
-        "seconds": run.seconds,
-        "peak_memory_mb": run.peak_memory_mb,
-        "loss of the first fifth": first,
-        "loss of the last fifth": last,
-        "questions": len(asked),
-        "thoughts closed before": before.closed,
-        "thoughts closed after": after.closed,
-        "answers after": [one.text for one in after.completions],
-        "log": run.log,
-    }
-    write_atomic(FOLDER / "training.json", json.dumps(record, indent=1))
-    title = f"{first:.2f} nats in the first fifth, {last:.2f} in the last"
-    points = [(row["step"], row["loss"]) for row in run.log]
-    line_chart(
-        {"training": points},
-        title,
-        xlabel="optimizer step",
-        ylabel="loss (nats a token, log scale)",
-        save=FOLDER / "training.png",
-    )
     assert run.steps == len(losses) == 32
     assert last < 0.75 * first, losses
     flags = [

@@ -1,22 +1,19 @@
 """helpers.results: files that are whole or absent, and honest tables."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
+import tiny
 from test_evaluate import COMPLETIONS, MADE, PROBLEMS
 
 from helpers import CourseError
 from helpers.evaluate import Evaluation
-from helpers.profiles import PROFILES
+from helpers.profiles import PROFILES, ROOT
 from helpers.results import (
     RERUN,
-    Result,
     read_results,
     table_markdown,
     table_text,
@@ -24,20 +21,15 @@ from helpers.results import (
     write_result,
 )
 
-AFTER = Result(
-    arm="student_after",
-    profile="mini",
-    seed=7,
+AFTER = tiny.result(
+    "student_after",
     n=300,
     correct=248,
-    seconds=41.7,
     peak_memory_mb=612.4,
     command="python3 -m helpers evaluate --arm student_after",
-    versions={"torch": "2.13.0"},
     date="2026-11-24",
     splits={"heldout": {"n": 100, "correct": 70}},
     mode="think",
-    notes="seed 7 only",
 )
 
 
@@ -46,19 +38,15 @@ def test_to_result_keeps_one_flag_a_problem_for_every_split(tmp_path):
     other = Evaluation(PROBLEMS[:2], COMPLETIONS[:2], 1.0)
     options = {"seed": 7, "command": AFTER.command, "notes": "One."}
     options |= {"profile": replace(PROFILES["laptop"], traces=5)}
-    result = to_result(
-        "student_before", {"test": MADE, "unseen": other}, **options
-    )
+    parts = {"test": MADE, "unseen": other}
+    result = to_result("student_before", parts, **options)
     assert (result.n, result.correct, result.right) == (6, 3, "101001")
     assert (result.seconds, result.peak_memory_mb) == (12.3, 612.4)
-    assert result.splits == {
-        "impossible": {"n": 2, "correct": 1, "right": "10"},
-        "unseen": {"n": 2, "correct": 1, "right": "10"},
-    }
+    half = {"n": 2, "correct": 1, "right": "10"}
+    assert result.splits == {"impossible": half, "unseen": half}
     assert result.notes == "One. DISTILL_TRACES=5"
-    assert (
-        to_result("teacher", {"test": other}, **options).peak_memory_mb is None
-    )
+    unmeasured = to_result("teacher", {"test": other}, **options)
+    assert unmeasured.peak_memory_mb is None
     write_result(result, tmp_path)
     assert read_results(tmp_path) == [result]
 
@@ -119,16 +107,13 @@ def test_read_results_course_order(tmp_path):
 def test_tables_one_row_an_arm_and_one_a_split():
     _, first, second = table_text([AFTER]).splitlines()
     assert first.split()[:4] == ["student_after", "(think)", "300", "82.7%"]
-    assert (
-        second.split() == "student_after: heldout 100 70.0% 60.4-78.1".split()
-    )
+    wanted = "student_after: heldout 100 70.0% 60.4-78.1"
+    assert second.split() == wanted.split()
     other = replace(AFTER, seed=8, profile="full")
     header, *_, row, _ = table_markdown([AFTER, other]).splitlines()
     assert header.startswith("| arm | profile | seed | n |")
     assert row.startswith("| student_after (think) | full | 8 | 300 |")
-    assert row.endswith(
-        "| `python3 -m helpers evaluate --arm student_after` |"
-    )
+    assert row.endswith(f"| `{AFTER.command}` |")
 
 
 def test_table_markdown_keeps_hostile_text_in_its_cell():
@@ -146,5 +131,4 @@ def test_table_markdown_keeps_hostile_text_in_its_cell():
 def test_results_and_statistics_do_without_torch():
     """`helpers results` waited for torch, before."""
     code = "import sys, helpers.cli.results; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

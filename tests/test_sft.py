@@ -1,7 +1,5 @@
 """helpers.sft: one trainer, checkpoints, exact resume."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -15,24 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from helpers import CourseError, sft
 from helpers.files.disk import alone
-from helpers.models import ModelError, add_lora, load_adapter, load_student
+from helpers.models import ModelError, load_adapter, load_student
 from helpers.sft import RunError, encode_traces, read_run, train_student
 from helpers.trainer import sft_config
 
 EPOCHS, ROWS = 3, 12  # 3 steps an epoch
 
 
-class Killed(Exception):
-    """Stands for a kill: nothing after it runs."""
-
-
 def train(profile, rows=ROWS, **options):
     traces = tiny.traces(rows)
     return train_student(traces, profile=profile, progress=False, **options)
-
-
-def untrained(profile, rank):
-    return add_lora(load_student(profile), rank=rank)
 
 
 def logits(loaded) -> torch.Tensor:
@@ -58,7 +48,7 @@ def finished(tmp_path_factory):
     profile = tiny.profile(
         tmp_path_factory.mktemp("sft"), epochs=EPOCHS, learning_rate=3e-2
     )
-    student = untrained(profile, rank=4)
+    student = tiny.student(profile, rank=4)
     return profile, train(profile, student=student), student
 
 
@@ -75,9 +65,9 @@ def test_train_student_loss_falls_and_each_epoch_is_saved(finished):
     needed = {"adapter_model.safetensors", "adapter_config.json"}
     needed |= {"tokenizer.json", "chat_template.jinja"}
     for name in names:
-        files = {path.name for path in (run.folder / name).iterdir()}
-        assert needed <= files
-        assert not [f for f in files if f.endswith((".bin", ".pt", ".pth"))]
+        assert needed <= {file.name for file in (run.folder / name).iterdir()}
+    endings = {path.suffix for path in run.folder.rglob("*")}
+    assert not endings & {".bin", ".pt", ".pth"}  # pickles
 
 
 def test_load_adapter_gives_the_trained_models_logits(finished):
@@ -89,36 +79,13 @@ def test_load_adapter_gives_the_trained_models_logits(finished):
         assert (other - trained).abs().max() > 0.05
 
 
-def watch(monkeypatch, *, stop: int | None = None) -> list[int]:
-    """The steps that trainings begin from now on; `stop` kills one there."""
-    from transformers import TrainerCallback
-
-    build, begun = sft.TextLesson.trainer, []
-
-    class Watch(TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            if state.global_step == stop:
-                raise Killed
-            begun.append(state.global_step)
-
-    def build_and_watch(*arguments, **options):
-        trainer = build(*arguments, **options)
-        trainer.add_callback(Watch())
-        return trainer
-
-    monkeypatch.setattr(sft.TextLesson, "trainer", build_and_watch)
-    return begun
-
-
 @pytest.mark.parametrize("step", [4, 6])
-def test_train_student_resumed_run_equals_an_uninterrupted_one(
-    finished, tmp_path, monkeypatch, step
-):
+def test_resumed_run_equals_a_whole_one(finished, tmp_path, monkeypatch, step):
     """4 bits, through Unsloth; killed inside and at the end of an epoch."""
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        watch(patch, stop=step)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.watch(patch, stop=step)
         train(profile)
     folder = tmp_path / "sft"
     assert not (folder / "final").exists()
@@ -127,31 +94,24 @@ def test_train_student_resumed_run_equals_an_uninterrupted_one(
     (half / "adapter_model.safetensors").write_bytes(b"half")
     torch.manual_seed(999)
     random.seed(999)
-    begun = watch(monkeypatch)
+    begun = tiny.watch(monkeypatch)
     resumed = train(profile)
     assert begun == list(range(step // 3 * 3, 9))  # not from the start
     assert resumed.steps == whole.steps
     for now, then in zip(resumed.log, whole.log, strict=True):
         assert now["loss"] == pytest.approx(then["loss"], abs=1e-4)
         assert now["learning_rate"] == then["learning_rate"]
-    assert {p.name for p in folder.iterdir()} == {
-        p.name for p in whole.folder.iterdir()
-    }
+    left = [{p.name for p in x.iterdir()} for x in (folder, whole.folder)]
+    assert left[0] == left[1]
     a, b = checkpoint(whole, "final"), checkpoint(resumed, "final")
     assert (a - b).abs().max() < 1e-4
 
 
-def test_train_student_killed_before_the_log_is_finished_again(
-    finished, tmp_path, monkeypatch
-):
+def test_run_killed_before_its_log(finished, tmp_path, monkeypatch):
     profile, whole, _ = finished
     profile = replace(profile, name=str(tmp_path))
-
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(sft, "finish_run", die)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(sft, "finish_run", None)  # dies there
         train(profile)
     resumed = train(profile)
     assert resumed.final_loss == pytest.approx(whole.final_loss, abs=1e-4)
@@ -159,6 +119,7 @@ def test_train_student_killed_before_the_log_is_finished_again(
 
 
 def test_train_student_trains_again_where_the_adapter_is_gone(tmp_path):
+    """And from the start where it is told to."""
     profile = tiny.profile(tmp_path, epochs=1)
     first = train(profile, rows=4)
     shutil.rmtree(first.folder / "final")
@@ -167,14 +128,26 @@ def test_train_student_trains_again_where_the_adapter_is_gone(tmp_path):
     again = train(profile, rows=4)
     assert (again.folder / "final").exists()
     assert again.final_loss == pytest.approx(first.final_loss, abs=1e-4)
+    (first.folder / "mine.txt").touch()
+    (first.folder / "epoch_9").mkdir()
+    second = train(profile, rows=8, overwrite=True)
+    assert (first.steps, second.steps) == (1, 2)
+    names = {path.name for path in second.folder.iterdir()}
+    assert names == {"run.json", "log.json", "epoch_1", "final", "mine.txt"}
 
 
-def test_finish_run_saves_no_weight_that_is_no_number(tmp_path):
-    trainer = SimpleNamespace(model=torch.nn.Linear(2, 2))
-    torch.nn.init.constant_(trainer.model.weight, float("nan"))
+def test_a_loss_or_a_weight_that_is_no_number_is_refused(tmp_path):
+    profile = tiny.profile(tmp_path / "runs", epochs=1)
+    student = tiny.student(profile, rank=2)
+    for name, weight in student.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, float("nan"))
+    with pytest.raises(RunError, match="loss is nan at step 1"):
+        train(profile, rows=8, student=student)
+    place = tmp_path / "final"
     with pytest.raises(RunError, match="weight has become NaN.*LEARNING_RATE"):
-        sft.finish_run(trainer, tmp_path, 1.0)
-    assert list(tmp_path.iterdir()) == []
+        sft.finish_run(SimpleNamespace(model=student.model), place, 1.0)
+    assert not place.exists()
 
 
 def test_load_adapter_refuses_weights_that_fit_no_layer(finished, tmp_path):
@@ -218,13 +191,7 @@ def test_train_student_refuses_other_settings(finished, changes, named):
     assert record(run) == before
 
 
-def test_run_json_records_the_rank_of_the_adapters_given(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    run = train(profile, rows=4, student=untrained(profile, rank=2))
-    assert (record(run)["rank"], profile.rank) == (2, 4)
-
-
-def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
+def test_run_json_records_what_differed(tmp_path, monkeypatch):
     """As Unsloth does on a GPU; only what was asked for is compared."""
     import trl
 
@@ -240,27 +207,9 @@ def test_run_json_records_what_a_library_changed(tmp_path, monkeypatch):
         run = train(profile, rows=4)
     assert record(run)["library_changed"]["weight_decay"] == [0.0, 0.01]
     assert train(profile, rows=4) == run
-
-
-def test_train_student_stops_at_a_loss_that_is_no_number(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    student = untrained(profile, rank=2)
-    for name, weight in student.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.constant_(weight, float("nan"))
-    with pytest.raises(RunError, match="loss is nan at step 1"):
-        train(profile, rows=8, student=student)
-
-
-def test_train_student_overwrite_starts_again(tmp_path):
-    profile = tiny.profile(tmp_path, epochs=1)
-    first = train(profile, rows=4)
-    (first.folder / "mine.txt").touch()
-    (first.folder / "epoch_9").mkdir()
-    second = train(profile, rows=8, overwrite=True)
-    assert (first.steps, second.steps) == (1, 2)
-    names = {path.name for path in second.folder.iterdir()}
-    assert names == {"run.json", "log.json", "epoch_1", "final", "mine.txt"}
+    student = tiny.student(profile, rank=2)
+    run = train(profile, rows=4, student=student, overwrite=True)
+    assert (record(run)["rank"], profile.rank) == (2, 4)
 
 
 def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):
@@ -287,7 +236,7 @@ def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
     assert config.max_length is None and not config.packing
     assert config.warmup_steps == 13 * 4 // 20
     lesson = sft.TextLesson(tiny.traces(4))
-    trainer = lesson.trainer(untrained(profile, rank=2), profile=profile)
+    trainer = lesson.trainer(tiny.student(profile, rank=2), profile=profile)
     kinds = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}
     assert not trainer.args.bf16 and not trainer.args.gradient_checkpointing

@@ -1,7 +1,5 @@
 """helpers.traces: safe to kill, continued or refused; read, and filtered."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import json
@@ -55,8 +53,8 @@ ROWS = [
 
 
 def make(path: Path, folder: Path, count: int = COUNT, **options: Any) -> Any:
-    """Let the tiny teacher answer the first `count` problems."""
-    teacher = tiny.teacher()
+    """Let the tiny teacher, or this one, answer the first problems."""
+    teacher = options.pop("teacher", tiny.teacher())
     return generate_traces(
         tiny.problems(count),
         teacher.model,
@@ -101,10 +99,11 @@ def test_generate_traces_rows_are_complete(path):
     assert [r["id"] for r in rows] == [p["id"] for p in problems]
     assert [r["gold"] for r in rows] == [p["answer"] for p in problems]
     assert all(r["qwen3_answer"].startswith("<think>\n") for r in rows)
-    assert rows[0]["sampling"] == {
+    record = rows[0]["sampling"]
+    assert record == {
         "teacher": "mini-qwen3",
         "teacher_sha256": weights_hash(tiny.teacher().model)[:12],
-        "template_sha256": rows[0]["sampling"]["template_sha256"],
+        "template_sha256": record["template_sha256"],
         "prompt": "Question: {question}",
         **asdict(tiny.profile(path.parent).sampling(seed=7)),
     }
@@ -113,27 +112,20 @@ def test_generate_traces_rows_are_complete(path):
     assert {r["completion_tokens"] for r in cut} == {16}
 
 
-def test_generate_traces_refuses_a_changed_chat_template(path, tmp_path):
-    teacher, content = tiny.teacher(), path.read_bytes()
-    tokenizer = copy.deepcopy(teacher.tokenizer)
-    tokenizer.chat_template += "{# the same prompts, another template #}"
-    with pytest.raises(TraceFileError, match="template_sha256"):
-        generate_traces(
-            tiny.problems(COUNT), teacher.model, tokenizer, path,
-            profile=tiny.profile(tmp_path), progress=False,
-        )  # fmt: skip
-    assert path.read_bytes() == content
-
-
-def test_generate_traces_refuses_a_teacher_that_holds_nan(tmp_path):
-    model = copy.deepcopy(tiny.teacher().model)
-    next(iter(model.parameters())).data[0] = float("nan")
+def test_generate_traces_refuses_another_teacher(path, monkeypatch):
+    """Of the same name: another template, other weights, or no numbers."""
+    teacher = copy.deepcopy(tiny.teacher())
+    teacher.tokenizer.chat_template += "{# the same prompts #}"
+    assert "template_sha256" in refused(path, teacher=teacher)
+    teacher = copy.deepcopy(tiny.teacher())
+    weights = next(teacher.model.parameters()).data[0]
+    weights *= 1.01
+    assert "teacher_sha256" in refused(path, teacher=teacher)
+    weights[:] = float("nan")
+    new = path.with_name("new.jsonl")
     with pytest.raises(ModelError, match="holds NaN"):
-        generate_traces(
-            tiny.problems(2), model, tiny.teacher().tokenizer,
-            tmp_path / "traces.jsonl", profile=tiny.profile(tmp_path),
-        )  # fmt: skip
-    assert not list(tmp_path.glob("*.jsonl"))
+        make(new, path.parent, teacher=teacher)
+    assert not new.exists()
 
 
 def test_generate_traces_resumes_from_any_byte(whole, path):
@@ -146,15 +138,11 @@ def test_generate_traces_resumes_from_any_byte(whole, path):
         path.write_bytes(whole[:cut])
         assert len(make(path, path.parent)) == COUNT
         assert path.read_bytes() == whole, cut
-
-
-def test_generate_traces_continues_to_a_higher_limit(tmp_path):
-    path = tmp_path / "traces.jsonl"
-    make(path, tmp_path, 5)
-    five = path.read_bytes()
-    rows = make(path, tmp_path)
+    path.unlink()
+    make(path, path.parent, 5)
+    five, wanted = path.read_bytes(), [p["id"] for p in tiny.problems(COUNT)]
+    assert list(make(path, path.parent)["id"]) == wanted  # a higher limit
     assert path.read_bytes().startswith(five)
-    assert [r["id"] for r in rows] == [p["id"] for p in tiny.problems(COUNT)]
 
 
 @pytest.mark.slow
@@ -202,38 +190,26 @@ def test_generate_traces_refuses_other_settings(path, options, named):
     refused(path, **options)  # and the torn line is not cut off
 
 
-def test_generate_traces_refuses_a_teacher_that_was_retrained(
-    path, monkeypatch
-):
-    """The folder's name is the same, the weights are not."""
-    monkeypatch.setattr(module, "weights_hash", lambda _: "0" * 64)
-    assert "teacher_sha256" in refused(path)
-
-
-def test_generate_traces_refuses_other_problems(path):
-    [first, second] = path.read_bytes().split(b"\n", 2)[:2]
-    path.write_bytes(second + b"\n" + first + b"\n")
-    assert "t.jsonl, line 1: id is 'tiny-001'" in refused(path)
-
-
 @pytest.mark.parametrize(
-    "content",
-    [b"shopping list\nmilk\n", b"a text without an end", b"\xff\xfe\n"],
+    ("damage", "named"),
+    [
+        (lambda _: b"shopping list\nmilk\n", ""),
+        (lambda _: b"a text without an end", ""),
+        (lambda _: b"\xff\xfe\n", ""),
+        (lambda rows: rows.partition(b"\n")[2], "line 1: id is 'tiny-001'"),
+        (lambda rows: rows.replace(b"\n", b"\r\n"), "line feed"),
+        # all the rows would pass for one that a kill has torn
+        (lambda rows: rows.replace(b"\n", b"\r"), "line feed"),
+    ],
 )
-def test_generate_traces_refuses_a_foreign_file(path, content):
-    path.write_bytes(content)
-    refused(path)
+def test_generate_traces_refuses_a_foreign_file(path, damage, named):
+    path.write_bytes(damage(path.read_bytes()))
+    assert named in refused(path)
 
 
-def test_generate_traces_refuses_a_file_without_line_feeds(path):
-    """All the rows together would pass for one that a kill has torn."""
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
-    assert "line feed" in refused(path)
-
-
-def test_generate_traces_refuses_other_line_ends_and_what_is_no_file(path):
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert "line feed" in refused(path)
+def test_generate_traces_wants_a_file_of_its_own(path):
+    with alone(path), pytest.raises(CourseError, match="another run is"):
+        make(path, path.parent)
     pipe = path.with_name("pipe.jsonl")
     os.mkfifo(pipe)
     for place in (pipe, Path("/dev/full"), path.parent):
@@ -241,14 +217,7 @@ def test_generate_traces_refuses_other_line_ends_and_what_is_no_file(path):
             make(place, path.parent)
 
 
-def test_generate_traces_has_a_file_for_itself(path):
-    with alone(path), pytest.raises(CourseError, match="another run is"):
-        make(path, path.parent)
-
-
-def test_generate_traces_says_before_the_work_what_it_cannot_write(
-    path, monkeypatch
-):
+def test_what_cannot_be_written_is_said_before_the_work(path, monkeypatch):
     monkeypatch.setattr(module, "generate", None)  # would raise
     assert len(make(path, path.parent)) == COUNT  # a finished file is read
     with pytest.raises(OSError, match="cannot write t.jsonl"):
@@ -307,18 +276,14 @@ def test_shipped_traces_are_whole_and_none_of_them_loops():
 
 
 def test_audit_traces_counts_every_fault():
+    once = "cut by the token limit", "tags doubled", "thought empty"
+    once += "answer empty", "loops", "repeated questions"
+    twice = "thought not closed", "wrong answer", "questions of the test"
     assert audit_traces(ROWS, test_questions=["q1", "q9", "q77"]) == {
+        **dict.fromkeys(once, 1),
+        **dict.fromkeys(twice, 2),
         "traces": 9,
         "correct": 7,
-        "cut by the token limit": 1,
-        "thought not closed": 2,
-        "tags doubled": 1,
-        "thought empty": 1,
-        "answer empty": 1,
-        "loops": 1,
-        "wrong answer": 2,
-        "repeated questions": 1,
-        "questions of the test": 2,
         "tokens, median": 60,
         "tokens, longest": 160,
         "tokens, all": 160 + 100 + 7 * 60,
@@ -347,15 +312,10 @@ def test_filter_traces_one_reason_a_trace():
         ("wait, no. " * 18, True),  # fewer words, more often
         (" ".join(map(str, range(50))) + " yes" * 8, False),
         ((SENTENCE + "but first something else. ") * 4, True),
+        # it quotes its question, with other words in between
+        (" ".join(f"{SENTENCE} {n} of the steps." for n in range(5)), False),
         ("", False),
     ],
 )
 def test_loops_is_repetition_in_a_row(text, expected):
     assert loops(text) is expected
-
-
-def test_filter_traces_keeps_a_thought_that_quotes_its_question():
-    """Five times, with other words in between: it is no loop."""
-    steps = [f"{SENTENCE} {n} of the steps." for n in range(5)]
-    text = f"<think>\n{' '.join(steps)}\n</think>\n\nThe answer is 12."
-    assert len(filter_traces([row(qwen3_answer=text)])[0]) == 1

@@ -4,8 +4,6 @@ They are Qwen3 and Gemma 3 in shape and speak through the mini lab's real
 tokenizers; each is made once a session, in a temporary folder.
 """
 
-from __future__ import annotations
-
 import atexit
 import random
 import shutil
@@ -15,21 +13,24 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from helpers.models import Loaded, load_teacher, unsloth_backend
+from helpers.models import (
+    Loaded,
+    add_lora,
+    load_student,
+    load_teacher,
+    unsloth_backend,
+)
 
 unsloth_backend()  # it wants to be imported before transformers
 
 import torch  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
+from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
 
+from helpers import sft  # noqa: E402
 from helpers.distill import pair_profile  # noqa: E402
 from helpers.profiles import MODELS, PROFILES, Profile  # noqa: E402
-from helpers.rebuild import (  # noqa: E402
-    generate_problems,  # noqa: E402
-    minilab,
-    recipes,
-    texts,
-)
+from helpers.rebuild import generate_problems, minilab, recipes, texts  # noqa: E402
+from helpers.results import Result  # noqa: E402
 
 TEACHER, STUDENT = "mini-qwen3", "mini-gemma3"
 SMALL = "mini-qwen3-small"
@@ -82,6 +83,8 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
     small: dict[str, Any] = {
         "teacher": str(folder(TEACHER)),
         "student": str(folder(STUDENT)),
+        "kd_student": str(folder(SMALL)),
+        "kd_teacher": str(folder(TEACHER)),
         "max_new_tokens": 16,
         "generation_batch": 3,
         "evaluation_batch": 3,
@@ -95,14 +98,7 @@ def profile(run_folder: Path, **changes: Any) -> Profile:
 
 def pair(run_folder: Path, **changes: Any) -> Profile:
     """`profile` with the tiny one-tokenizer pair as teacher and student."""
-    return pair_profile(
-        profile(
-            run_folder,
-            kd_student=str(folder(SMALL)),
-            kd_teacher=str(folder(TEACHER)),
-            **changes,
-        )
-    )
+    return pair_profile(profile(run_folder, **changes))
 
 
 @cache
@@ -115,6 +111,44 @@ def teacher() -> Loaded:
 def plain_student() -> Loaded:
     """The tiny student in float32, for inference alone."""
     return load_teacher(PROFILES["mini"], str(folder(STUDENT)))
+
+
+def student(profile: Profile, rank: int = 4) -> Loaded:
+    """The profile's student with adapters that have learned nothing."""
+    return add_lora(load_student(profile), rank=rank, seed=7)
+
+
+def watch(patch: Any, *, stop: int | None = None) -> list[int]:
+    """The steps that trainings begin from now on; `stop` kills one there."""
+    build, begun = sft.TextLesson.trainer, []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == stop:
+                raise KeyboardInterrupt
+            begun.append(state.global_step)
+
+    def build_and_watch(*arguments, **options):
+        trainer = build(*arguments, **options)
+        trainer.add_callback(Watch())
+        return trainer
+
+    patch.setattr(sft.TextLesson, "trainer", build_and_watch)
+    return begun
+
+
+def result(arm: str = "teacher", right: str = "", **changes: Any) -> Result:
+    """A result of these answers, 1 a right one; or 3 of 4 without flags."""
+    usual = {
+        "profile": "mini",
+        "seed": 7,
+        "n": len(right) or 4,
+        "correct": right.count("1") if right else 3,
+        "seconds": 1.0,
+        "peak_memory_mb": None,
+        "command": "python3 -m helpers evaluate",
+    }
+    return Result(arm, right=right, **usual | changes)
 
 
 @cache

@@ -39,7 +39,7 @@ def read_pip_list() -> list[str]:
         if not re.fullmatch(r"- [\w.-]+==[\w.]+", line):
             raise SetupError(
                 f"{path}: expected `- name==version` in the list `- pip:`, "
-                f"found {line}. Correct it, and type the command again."
+                f"found {line[:80]}. Correct it, and type the command again."
             )
     return [line.removeprefix("- ") for line in pins]
 

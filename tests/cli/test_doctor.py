@@ -5,7 +5,6 @@ import shutil
 import socket
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -54,9 +53,7 @@ def test_doctor_judges_packages_gpu_and_unsloth(here):
     ("variable", "value"),
     [("DISTILL_RANK", "abc"), ("DISTILL_EPOCH", "3"), ("DISTILL_TRACES", "0")],
 )
-def test_doctor_names_a_setting_that_is_wrong(
-    here, monkeypatch, capsys, variable, value
-):
+def test_wrong_setting_is_named(here, monkeypatch, capsys, variable, value):
     monkeypatch.setenv(variable, value)
     assert doctor.main([]) == 1
     *_, check = capsys.readouterr().out.split("\n\n")[0].splitlines()
@@ -106,14 +103,13 @@ def test_fit_checks_full_profile_fits_24_gb_by_the_plan(tmp_path):
 
 def test_model_checks_want_whole_weights_for_mini(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "MODELS", tmp_path)
-    teacher, student = str(tmp_path / "teacher"), str(tmp_path / "student")
-    for folder, size in ((teacher, 200_000), (student, 130)):
-        weights = Path(folder) / "model.safetensors"
+    names = {}
+    for name, size in (("teacher", 200_000), ("student", 130)):
+        weights = tmp_path / name / "model.safetensors"
         weights.parent.mkdir()
         weights.write_bytes(b"x" * size)  # 130 bytes are Git's stub
-    pair = {"kd_teacher": teacher, "kd_student": student}
-    mini = replace(PROFILES["mini"], teacher=teacher, student=student, **pair)
-    whole, stub = model_checks(mini)
+        names |= {n: str(weights.parent) for n in (name, f"kd_{name}")}
+    whole, stub = model_checks(replace(PROFILES["mini"], **names))
     assert whole.status == "OK"
     assert stub.status == "FAIL" and "git checkout" in stub.cure
 

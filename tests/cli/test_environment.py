@@ -45,14 +45,13 @@ def course(tmp_path, monkeypatch):
             run.calls.append("venv")
             return real([*command, "--without-pip"])
         run.calls.append(" ".join(command[2:]))
-        for word, error in run.failing.items():
-            if word in run.calls[-1]:
-                if error:
-                    raise error
-                return False
-        return True
+        if run.failing not in run.calls[-1]:
+            return True
+        if run.killed:
+            raise KeyboardInterrupt
+        return False
 
-    run.calls, run.failing, run.file = [], {}, tmp_path / "environment.yml"
+    run.calls, run.failing, run.killed = [], "nothing", False
     monkeypatch.setattr(environment, "run", run)
     return run
 
@@ -82,7 +81,7 @@ def test_ensure_makes_the_environment_once(course, tmp_path, monkeypatch):
 def test_ensure_gives_unsloth_everything_with_a_gpu(course, monkeypatch):
     """And pip installs where uv fails."""
     monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: True)
-    course.failing = {"uv pip": None}
+    course.failing = "uv pip"
     environment.ensure()
     assert course.calls[3] == "pip install torch==1.0 unsloth==2"
 
@@ -96,7 +95,7 @@ def test_ensure_updates_when_a_file_has_changed(course, name):
     path.write_text(f"{before}# changed\n")
     assert environment.find() is None
     course.calls.clear()
-    course.failing = {"override.txt --no-deps": KeyboardInterrupt()}
+    course.failing, course.killed = "override.txt --no-deps", True
     with pytest.raises(KeyboardInterrupt):
         environment.ensure()
     path.write_text(before)
@@ -105,11 +104,11 @@ def test_ensure_updates_when_a_file_has_changed(course, name):
 
 def test_ensure_makes_anew_what_a_killed_set_up_left(course):
     """And what lost its Python."""
-    course.failing = {"--no-deps": KeyboardInterrupt()}
+    course.failing, course.killed = "--no-deps", True
     with pytest.raises(KeyboardInterrupt):
         environment.ensure()
     assert environment.find() is None
-    course.failing = {}
+    course.failing = "nothing"
     environment.ensure()
     environment.venv_python().unlink()
     assert environment.find() is None
@@ -119,21 +118,19 @@ def test_ensure_makes_anew_what_a_killed_set_up_left(course):
 
 def test_ensure_keeps_the_environment_when_environment_yml_has_a_typo(course):
     python = environment.ensure()
-    for right, typo in (
-        ("torch==1.0", "torch=1"),
-        ("torch==1.0", "torch==1.O"),
-        ("- pip:", "- pop:"),
-    ):
-        course.file.write_text(PINS.replace(right, typo))
-        course.failing = {typo: None}  # no index has it, or there is none
+    typos = {"torch=1": "torch==1.0", "torch==1.O": "torch==1.0"}
+    for typo, right in (typos | {"- pop:": "- pip:"}).items():
+        file = environment.REPOSITORY / "environment.yml"
+        file.write_text(PINS.replace(right, typo))
+        course.failing = typo  # no index has it, or there is none
         with pytest.raises(SetupError):
             environment.ensure()
-        course.file.write_text(PINS)
+        file.write_text(PINS)
         assert environment.find() == python
 
 
 def test_ensure_says_so_when_nothing_can_be_installed(course):
-    course.failing = {"install": None}
+    course.failing = "install"
     with pytest.raises(SetupError, match="network"):
         environment.ensure()
     assert environment.find() is None
@@ -142,17 +139,14 @@ def test_ensure_says_so_when_nothing_can_be_installed(course):
 def test_find_does_not_trust_a_folder_that_was_moved(course, monkeypatch):
     environment.ensure()
     elsewhere = environment.REPOSITORY / "elsewhere"
-    elsewhere.mkdir()
-    for name in ("environment.yml", "pyproject.toml"):
-        shutil.copy(environment.REPOSITORY / name, elsewhere)
+    hidden = shutil.ignore_patterns(".venv")
+    shutil.copytree(environment.REPOSITORY, elsewhere, ignore=hidden)
     assert environment.find() is not None
     monkeypatch.setattr(environment, "REPOSITORY", elsewhere)
     assert environment.find() is None
 
 
-def test_ensure_does_not_empty_what_a_linked_environment_points_to(
-    course, tmp_path
-):
+def test_linked_environment_is_not_emptied(course, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "pyvenv.cfg").write_text("home = somewhere\n")

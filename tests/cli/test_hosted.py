@@ -1,7 +1,5 @@
 """Links and first cell for Colab and Kaggle: written, renewed, harmless."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -48,17 +46,12 @@ def test_prepare_keeps_the_rest_and_renews(tmp_path):
 def test_first_cell_fetches_and_installs_on_a_hosted_machine(tmp_path, there):
     """Run again it fetches nothing; elsewhere it does nothing at all."""
     variables = {"PATH": "", "SYSTEMROOT": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", f"{SPY}{CELL}\n{CELL}"],
-        cwd=tmp_path,
-        env=variables | ({"COLAB_RELEASE_TAG": "1"} if there else {}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    variables |= {"COLAB_RELEASE_TAG": "1"} if there else {}
+    command = [sys.executable, "-c", f"{SPY}{CELL}\n{CELL}"]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=variables)
     fetch = ["git", "clone", tmp_path.name]
     install = [sys.executable, "-m", "notebooks"]
-    calls = [json.loads(line) for line in done.stdout.splitlines()]
+    calls = [json.loads(line) for line in printed.splitlines()]
     assert calls == ([fetch, install, install] if there else [])
     assert there or not list(tmp_path.iterdir())
 

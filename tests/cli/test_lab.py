@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
+from waiting import answers, free_port, wait_until
 
 CODE = """
 import pathlib, sys
@@ -29,17 +28,15 @@ def server(tmp_path):
     config = tmp_path / "config"
     config.mkdir()
     off = "c.IdentityProvider.token = ''\nc.ServerApp.token = ''\n"
-    (config / "jupyter_server_config.py").write_text(off)
-    (config / "jupyter_lab_config.py").write_text(off)
+    for name in ("server", "lab"):
+        (config / f"jupyter_{name}_config.py").write_text(off)
     places = {
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
         "JUPYTER_CONFIG_DIR": str(config),
     }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     with subprocess.Popen(
-        [sys.executable, "-c", CODE, str(tmp_path), port],
+        [sys.executable, "-c", CODE, str(tmp_path), str(port)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **places},
@@ -48,10 +45,7 @@ def server(tmp_path):
         while "http://127.0.0.1" not in text or "?token=" not in text:
             text = child.stderr.readline()
             assert text, "the server has ended"
-        with socket.socket() as free:  # printed a moment too early
-            while free.connect_ex(("127.0.0.1", int(port))):
-                assert child.poll() is None
-                time.sleep(0.1)
+        wait_until(lambda: answers(port), child)  # printed a moment too early
         yield re.search(r"(http://[0-9.:]+)/lab\?token=(\w+)", text).groups()
         child.terminate()
         child.stderr.read()

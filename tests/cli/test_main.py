@@ -44,14 +44,9 @@ def bare_course(tmp_path_factory):
 
 def bare_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run Python without any installed package (-S)."""
-    return subprocess.run(
-        [str(BARE), "-S", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    options["env"] = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run([BARE, "-S", *arguments], cwd=folder, **options)
 
 
 def test_main_on_an_old_python_says_which_ones_will_do(bare_course):
@@ -92,9 +87,7 @@ def command(monkeypatch):
     return install
 
 
-def test_main_sets_profile_and_seed_before_the_command_starts(
-    command, monkeypatch, capsys
-):
+def test_profile_and_seed_are_set_first(command, monkeypatch, capsys):
     names = "DISTILL_PROFILE", "DISTILL_SEED"
     command(lambda options: [*options, *(os.environ[n] for n in names)])
     options = ["--profile", "laptop", "--seed=11"]
@@ -125,9 +118,7 @@ def refuse(options):
         (lambda _: write_atomic(ROOT / "tests", ""), "cannot write "),
     ],
 )
-def test_main_shows_a_deliberate_error_as_its_sentence(
-    command, capsys, function, part
-):
+def test_an_error_is_shown_as_its_sentence(command, capsys, function, part):
     command(function)
     assert entry.main(["x"]) == 2
     shown = capsys.readouterr()
@@ -141,12 +132,10 @@ def test_main_shows_a_deliberate_error_as_its_sentence(
 def test_main_is_quiet_when_the_reader_has_gone():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "helpers"]
-    child = subprocess.Popen(
-        command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT
-    )
+    command, pipe = [sys.executable, "-m", "helpers"], subprocess.PIPE
+    done = subprocess.run(command, stdout=write, stderr=pipe, cwd=ROOT)
     os.close(write)
-    assert child.communicate()[1] == b""
+    assert done.stderr == b""
 
 
 @pytest.mark.slow

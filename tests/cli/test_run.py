@@ -8,18 +8,16 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import (
-    new_code_cell,
-    new_markdown_cell,
-    new_notebook,
-    new_output,
-)
-from PIL import Image
+from nbformat.v4 import new_code_cell as code
+from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from PIL import Image, ImageChops
+from waiting import wait_until
 
 from helpers import CourseError
 from helpers.cli import main as entry
@@ -31,7 +29,7 @@ import pathlib, signal, sys
 from helpers.cli import main as entry
 from helpers.cli import environment, run
 environment.ensure = lambda: sys.executable
-run.NOTEBOOKS, run.RUNS = pathlib.Path({}), pathlib.Path({})
+run.NOTEBOOKS, run.RUNS = pathlib.Path({!r}), pathlib.Path({!r})
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(entry.TERMINATED))
 sys.exit(entry.main(["run"]))
 """
@@ -48,7 +46,7 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "RUNS", tmp_path / "data" / "runs")
 
     def add(name: str, *sources: str) -> Path:
-        cells = [new_code_cell(source) for source in sources]
+        cells = [code(source) for source in sources]
         notebook = new_notebook(cells=[new_markdown_cell("# One"), *cells])
         # A kernel that exists nowhere: run must use this Python all the same.
         notebook.metadata["kernelspec"] = {"name": "gone", "display_name": "?"}
@@ -61,12 +59,9 @@ def course(tmp_path, monkeypatch):
 
 
 def outputs(path: Path) -> str:
-    notebook = nbformat.read(path, as_version=4)
-    return "".join(
-        output.get("text", "")
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-    )
+    cells = nbformat.read(path, as_version=4).cells
+    shown = chain.from_iterable(cell.get("outputs", []) for cell in cells)
+    return "".join(output.get("text", "") for output in shown)
 
 
 @pytest.mark.slow
@@ -91,9 +86,7 @@ def test_run_executes_in_order_and_keeps_the_originals(course, capsys):
 
 
 @pytest.mark.slow
-def test_run_in_place_stores_clean_outputs_until_a_cell_fails(
-    course, tmp_path, capsys
-):
+def test_in_place_until_a_cell_fails(course, tmp_path, capsys):
     names = "os.getcwd(), os.environ['DISTILL_RESULTS_DIR']"
     first = course("00_a.ipynb", f"import os\nprint({names})", "1 + 1")
     path = course("01_b.ipynb", "x = 1", "y = {}\ny['absent']", "x = 2")
@@ -152,20 +145,17 @@ def test_find_notebooks_takes_prefixes_and_leaves_solutions_out(course):
     ],
 )
 def test_clean_notebook_shortens_private_folders(text, expected):
-    cell = new_code_cell("x")
+    cell = code("x")
     cell.outputs = [new_output("error", ename="E", traceback=[text])]
-    cleaned = clean_notebook(
-        new_notebook(cells=[cell]),
-        repository=Path("/home/ada/course"),
-        home=Path("/home/ada"),
-    )
+    home, notebook = Path("/home/ada"), new_notebook(cells=[cell])
+    cleaned = clean_notebook(notebook, repository=home / "course", home=home)
     assert cleaned.cells[0].outputs[0].traceback == [expected]
 
 
 def test_clean_notebook_drops_noise_and_keeps_large_pictures():
     picture = new_output("display_data", {"image/png": "A" * 10**6})
     view = new_output("display_data", {WIDGET: {"model_id": "1"}})
-    cell = new_code_cell("x", outputs=[view, picture])
+    cell = code("x", outputs=[view, picture])
     notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "k": 1})
     started = time.perf_counter()
     cleaned = clean_notebook(notebook)
@@ -179,18 +169,12 @@ def test_clean_notebook_drops_noise_and_keeps_large_pictures():
 @pytest.mark.parametrize(
     ("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)]
 )
-def test_run_interrupted_stops_the_kernel_without_a_traceback(
-    course, name, status
-):
+def test_interrupted_run_stops_its_kernel(course, name, status):
     course("00_a.ipynb", "open('busy', 'w')\nimport time\ntime.sleep(60)")
-    folders = map(repr, map(str, (runner.NOTEBOOKS, runner.RUNS)))
-    code = START.format(*folders)
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
-    )
-    while not (runner.NOTEBOOKS / "busy").exists():
-        assert child.poll() is None
-        time.sleep(0.1)
+    start = START.format(str(runner.NOTEBOOKS), str(runner.RUNS))
+    command = [sys.executable, "-c", start]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until((runner.NOTEBOOKS / "busy").exists, child)
     (kernel,) = psutil.Process(child.pid).children()
     child.send_signal(getattr(signal, name))
     _, text = child.communicate(timeout=20)
@@ -210,9 +194,8 @@ def test_pictures_get_a_palette():
     stored = runner.small(encoded(full))
     again = Image.open(io.BytesIO(base64.b64decode(stored)))
     assert again.mode == "P" and len(stored) < 0.6 * len(encoded(full))
-    pixels = [one.convert("RGB").tobytes() for one in (again, full)]
-    pairs = zip(*pixels, strict=True)
-    assert max(abs(one - other) for one, other in pairs) <= 8
+    far = ImageChops.difference(again.convert("RGB"), full.convert("RGB"))
+    assert max(high for _, high in far.getextrema()) <= 8
     full.putpixel((0, 0), (1, 2, 3, 0))
     for kept in (encoded(full), "no picture", stored):
         assert runner.small(kept) == kept

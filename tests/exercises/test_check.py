@@ -1,9 +1,7 @@
 """What a learner reads, for every kind of answer; every shipped solution."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,10 +21,10 @@ from helpers.exercises.check import (
 from helpers.profiles import ROOT
 
 NOTEBOOKS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11")
-Case = tuple[Any, Any]
+each = pytest.mark.parametrize("notebook", NOTEBOOKS)
 
 
-def verdict(answer: Callable[..., Any], *cases: Case) -> str:
+def verdict(answer: Callable[..., Any], *cases: tuple[Any, Any]) -> str:
     """What is said about an answer to an exercise with these cases."""
     return judge(answer, Exercise("a title", "think again", [*cases]))[1]
 
@@ -47,7 +45,7 @@ def double(x: Any) -> Any:
         (lambda x: [0.5, torch.tensor(0.5)], (2, torch.tensor([0.5, 0.5]))),
     ],
 )
-def test_check_right_answers(answer: Any, case: Case) -> None:
+def test_check_right_answers(answer, case):
     assert verdict(answer, case, case) == "correct: 2 of 2 cases"
 
 
@@ -65,9 +63,7 @@ def test_check_right_answers(answer: Any, case: Case) -> None:
         (lambda x: {"a": 1}, (1, {"a": 2}), "item ['a']"),
     ],
 )
-def test_check_wrong_answers_say_why(
-    answer: Any, case: Case, part: str
-) -> None:
+def test_check_wrong_answers_say_why(answer, case, part):
     said = verdict(answer, case)
     assert part in said and said.startswith("not yet: for (")
     assert said.endswith("(0 of 1 cases pass). Hint: think again")
@@ -82,27 +78,23 @@ def test_check_wrong_answers_say_why(
         ("01.4", lambda z, v, t: z.softmax(-1) - v.softmax(-1)),
     ],
 )
-def test_cases_see_the_usual_mistakes(name: str, mistaken: Any) -> None:
-    status, _ = judge(mistaken, exercises_of("01")[name])
-    assert status == "not yet"
+def test_cases_see_the_usual_mistakes(name, mistaken):
+    assert judge(mistaken, exercises_of("01")[name])[0] == "not yet"
 
 
 @pytest.fixture
-def untouched() -> Iterator[None]:
-    """No exercise attempted, before and afterwards."""
-    yield
+def printed(capsys):
+    """The lines printed so far; no exercise is attempted before or after."""
+    yield lambda: capsys.readouterr().out.splitlines()
     for item in EXERCISES.values():
         item.status = UNTOUCHED
 
 
-def test_progress_counts_what_is_done(
-    untouched: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_counts_what_is_done(printed):
     check("00.1", lambda a, b: a == b)
     check("00.2", lambda before, after, top: (after - before) / (top - before))
     progress("00")
-    printed = capsys.readouterr().out.splitlines()
-    wrong, right, count, first, second, third = printed
+    wrong, right, count, first, second, third = printed()
     assert wrong.startswith("not yet") and right.startswith("correct")
     assert "1 of 3" in count
     assert "00.1" in first and first.endswith("not yet")
@@ -110,42 +102,45 @@ def test_progress_counts_what_is_done(
     assert "00.3" in third and third.endswith(UNTOUCHED)
 
 
-def code(path: Any) -> list[str]:
+def sources(folder: str, pattern: str, kind: str = "code") -> list[str]:
+    """The cells of this kind of the one notebook of that name."""
+    (path,) = (ROOT / folder).glob(f"{pattern}_*.ipynb")
     cells = nbformat.read(path, as_version=4).cells
-    return [cell.source for cell in cells if cell.cell_type == "code"]
+    return [cell.source for cell in cells if cell.cell_type == kind]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_solutions_pass_their_checks(
-    notebook: str, untouched: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = ROOT / "notebooks" / "solutions" / f"{notebook}_solutions.ipynb"
+@each
+def test_solutions_pass_and_are_those_told(notebook, printed):
+    """One solution an exercise, told twice in the same words of Python."""
+    solutions = sources("notebooks/solutions", notebook)
     scope: dict[str, Any] = {}
-    for source in code(path):
+    for source in solutions:
         exec(source, scope)
     count = len(exercises_of(notebook))
-    printed = capsys.readouterr().out
-    assert count and f"{count} of {count} done" in printed
+    assert count and f"{count} of {count} done" in "\n".join(printed())
+    told = re.findall(
+        r"<summary>Solution</summary>\s*```python\n(.*?)```",
+        "\n".join(sources("notebooks", notebook, "markdown")),
+        re.DOTALL,
+    )
+    assert len(told) == count
+    shown = "\n".join(solutions)
+    assert [text for text in told if text.strip() not in shown] == []
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_untouched_stubs_are_not_attempted(
-    notebook: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
-    stubs = [source for source in code(path) if "\ncheck(" in source]
+@each
+def test_untouched_stubs_are_not_attempted(notebook, printed):
+    cells = sources("notebooks", notebook)
+    stubs = [source for source in cells if "\ncheck(" in source]
     for source in stubs:
         names = {"check": check, "chosen": chosen}
         exec(f"import torch\n{source}", names)
-    printed = capsys.readouterr().out.splitlines()
-    said = [line for line in printed if "From here on: the ref" not in line]
+    said = [line for line in printed() if "From here on: the ref" not in line]
     assert said == [UNTOUCHED] * len(stubs) and stubs
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_references_pass_their_checks_and_run_where_nobody_tried(
-    notebook: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@each
+def test_references_pass_and_run_where_nobody_tried(notebook, printed):
     def untried(*_: Any) -> None:
         raise NotImplementedError
 
@@ -154,23 +149,5 @@ def test_references_pass_their_checks_and_run_where_nobody_tried(
         assert chosen(name, untried) is item.reference
         own = partial(item.reference)
         assert chosen(name, own) is own
-        printed = capsys.readouterr().out.splitlines()
-        assert "the reference's" in printed[0] and "your own" in printed[1]
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_solution_in_the_notebook_is_the_one_in_solutions(
-    notebook: str,
-) -> None:
-    """One solution an exercise, told twice in the same words of Python."""
-    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
-    cells = nbformat.read(path, as_version=4).cells
-    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    told = re.findall(
-        r"<summary>Solution</summary>\s*```python\n(.*?)```", prose, re.DOTALL
-    )
-    shown = "\n".join(
-        code(ROOT / "notebooks" / "solutions" / f"{notebook}_solutions.ipynb")
-    )
-    assert len(told) == len(exercises_of(notebook))
-    assert [text for text in told if text.strip() not in shown] == []
+        reference, mine = printed()
+        assert "the reference's" in reference and "your own" in mine

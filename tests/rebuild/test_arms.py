@@ -1,40 +1,33 @@
 """Groups of result files, their tables, and contrasts between them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from helpers.evaluate import compare_arms
 from helpers.rebuild import arms
 from helpers.rebuild.contrasts import family, findings, interval, residuals
 from helpers.rebuild.verdict import verdict
-from helpers.results import Result, write_result
+from helpers.results import write_result
 
 TEXT, LOGITS = "1" * 10 + "0" * 10, "1" * 18 + "0" * 2
 
 
 def put(
-    folder: Path, arm: str, right: str, *, budget: int = 250, seed: int = 7,
-    **changes: Any,
-) -> Path:  # fmt: skip
+    folder: Path, arm: str, right: str, *, budget: int = 250, **changes: Any
+) -> Path:
     """A result file as `helpers compare --write` makes it."""
-    result = Result(
-        arm=arm, profile="mini", seed=seed, n=len(right),
-        correct=right.count("1"), seconds=1.0, peak_memory_mb=None,
-        command="python3 -m helpers compare", right=right,
-        splits={
-            "unseen": {"n": 10, "correct": 2, "right": "1100000000"},
-            "longer": {"n": 5, "correct": 1},  # an older file: no flags
-        },
-    )  # fmt: skip
-    return write_result(
-        replace(result, **changes), folder / f"budget_{budget:04d}"
-    )
+    splits = {
+        "unseen": {"n": 10, "correct": 2, "right": "1100000000"},
+        "longer": {"n": 5, "correct": 1},  # an older file: no flags
+    }
+    result = tiny.result(arm, right, splits=splits, **changes)
+    return write_result(result, folder / f"budget_{budget:04d}")
 
 
 @pytest.fixture
@@ -75,22 +68,19 @@ def test_family_takes_the_seeds_that_both_have(folder: Path) -> None:
 def test_family_is_corrected_by_holm() -> None:
     generator = np.random.default_rng(2)
     base = {seed: generator.random(50) for seed in (1, 2, 3)}
-    pairs = [
-        ("a", "b", str(shift), base,
-         {seed: scores + shift + 0.1 * generator.random(50)
-          for seed, scores in base.items()})
-        for shift in (-0.05, 0.0, 0.2)
-    ]  # fmt: skip
-    raw = [
-        compare_arms(*[list(side.values()) for side in pair[3:]])[-1]
-        for pair in pairs
-    ]
-    told = [contrast.p_value for contrast in family(pairs)]
+    pairs, raw = [], []
+    for shift in (-0.05, 0.0, 0.2):
+        other = {
+            seed: scores + shift + 0.1 * generator.random(50)
+            for seed, scores in base.items()
+        }
+        pairs.append(("a", "b", str(shift), base, other))
+        raw.append(compare_arms([*base.values()], [*other.values()])[-1])
+    told = np.array([contrast.p_value for contrast in family(pairs)])
     order = np.argsort(raw)
-    wanted = np.maximum.accumulate(
-        np.minimum(1, np.array(raw)[order] * [3, 2, 1])
-    )
-    assert np.array(told)[order] == pytest.approx(wanted)
+    corrected = np.minimum(1, np.array(raw)[order] * [3, 2, 1])
+    wanted = np.maximum.accumulate(corrected)
+    assert told[order] == pytest.approx(wanted)
     assert family([("a", "b", "x", base, {9: base[1]})]) == []
 
 
@@ -107,13 +97,10 @@ def test_findings_say_what_is_told_from_zero_and_what_not() -> None:
     assert findings([]).count("- none") == 2
 
 
-def test_interval_of_equal_seeds_is_that_of_the_problems() -> None:
-    scores = np.array([0.0, 100.0, 100.0, 100.0])
-    mean, low, high = interval({7: scores})
+def test_intervals_and_residuals_by_hand() -> None:
+    """Equal seeds: that of the problems. No outlier is one by its size."""
+    mean, low, high = interval({7: np.array([0.0, 100.0, 100.0, 100.0])})
     assert low < mean == 75.0 < high
-
-
-def test_residuals_have_the_mean_per_unit_and_no_outlier_by_size() -> None:
     assert residuals([10, 90], [10, 30]).mean() == pytest.approx(100 / 40)
     assert residuals([20, 60], [10, 30]) == pytest.approx([2.0, 2.0])
 
@@ -130,9 +117,7 @@ def test_tables_have_a_row_a_group(folder: Path) -> None:
     assert "helpers compare" in arms.groups_markdown([])
 
 
-def test_budgets_have_a_row_an_arm_and_what_needs_no_training_anywhere(
-    folder: Path,
-) -> None:
+def test_budgets_have_a_row_an_arm(folder: Path) -> None:
     put(folder, "teacher", "1" * 20, budget=0)
     groups = arms.read_groups(folder)
     table = arms.budgets_markdown(groups, ("teacher", "text", "logits_t2"))
@@ -146,20 +131,17 @@ def test_budgets_have_a_row_an_arm_and_what_needs_no_training_anywhere(
 def primary(folder: Path, **accuracy: float) -> str:
     """The verdict on arms of these accuracies, 0.5 where none is given."""
     generator = np.random.default_rng(0)
-    for arm in {arm for pair in arms.PRIMARY for arm in pair}:
-        for budget in arms.TESTED:
-            for seed in range(5):
-                right = generator.random(400) < accuracy.get(arm, 0.5)
-                marks = "".join("01"[int(flag)] for flag in right)
-                put(folder, arm, marks, budget=budget, seed=seed)
+    names = {arm for pair in arms.PRIMARY for arm in pair}
+    for arm, budget, seed in product(names, arms.TESTED, range(5)):
+        right = generator.random(400) < accuracy.get(arm, 0.5)
+        marks = "".join("01"[int(flag)] for flag in right)
+        put(folder, arm, marks, budget=budget, seed=seed)
     groups = arms.read_groups(folder)
     assert len(arms.kd_contrasts(groups)) == 14
     return verdict(groups)
 
 
-def test_verdict_names_a_mechanism_only_against_all_rivals(
-    tmp_path: Path,
-) -> None:
+def test_verdict_wants_all_rivals_beaten(tmp_path: Path) -> None:
     told = primary(tmp_path / "a", logits_t2=0.8)
     assert told.count("is ahead of all three rivals") == 2
     assert "**logits, T = 2, against teacher text: ahead at both" in told

@@ -1,7 +1,5 @@
 """Side-by-side measurements: the figures are those of real processes."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib.util import find_spec
@@ -12,9 +10,7 @@ from helpers.rebuild import bench, bench_losses
 from helpers.rebuild.bench_processes import run_arm
 
 
-def test_bench_kd_lets_arms_take_turns_and_prints_json_alone(
-    monkeypatch, capfd
-):
+def test_bench_kd_arms_take_turns_and_json_is_alone(monkeypatch, capfd):
     asked = []
     figures = {
         "bytes": {"dense": 1200, "cached": 3},

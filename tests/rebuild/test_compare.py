@@ -1,10 +1,10 @@
 """Each signal asks for what its name says; a run is resumable and scored."""
 
-from __future__ import annotations
-
 import argparse
 import json
+from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -15,7 +15,7 @@ from helpers import CourseError
 from helpers.distill import pair_profile
 from helpers.evaluate import evaluate
 from helpers.losses import kd_loss
-from helpers.models import add_lora, load_student, load_teacher
+from helpers.models import load_teacher
 from helpers.problems import load_problems
 from helpers.profiles import PROFILES
 from helpers.rebuild import compare, lessons
@@ -57,12 +57,11 @@ def by_hand(batch, **options):
 @pytest.mark.parametrize("name", TEXT)
 def test_signals_of_text_are_cross_entropy(name, batch):
     student, _, tokens, soft = batch
-    if name != "hard_t2":
-        assert loss_of(name, batch).isclose(cross_entropy(student, tokens))
-        return
-    hard = cross_entropy(student[~soft], tokens[~soft], reduction="sum")
-    warm = cross_entropy(student[soft] / 2, tokens[soft], reduction="sum")
-    assert loss_of(name, batch).isclose((hard + 4 * warm) / len(tokens))
+    t = 2 if name == "hard_t2" else 1
+    warm = t**2 * cross_entropy(student[soft] / t, tokens[soft])
+    hard = cross_entropy(student[~soft], tokens[~soft])
+    wanted = (warm * soft.sum() + hard * (~soft).sum()) / len(tokens)
+    assert loss_of(name, batch).isclose(wanted)
 
 
 def test_smoothing_spares_what_the_template_wrote(batch):
@@ -73,17 +72,12 @@ def test_smoothing_spares_what_the_template_wrote(batch):
     assert loss_of("smoothed", batch, smoothing=0.1).isclose(both)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("logits", {}),
-        ("logits_t2", {"temperature": 2.0}),
-        ("logits_t4", {"temperature": 4.0}),
-        ("reverse", {"kind": "reverse"}),
-        ("jsd", {"kind": "jsd"}),
-        ("skew", {"kind": "skew"}),
-    ],
-)
+ARMS = {"logits": {}, "logits_t2": {"temperature": 2.0}}
+ARMS |= {"logits_t4": {"temperature": 4.0}}
+ARMS |= {kind: {"kind": kind} for kind in ("reverse", "jsd", "skew")}
+
+
+@pytest.mark.parametrize(("name", "options"), ARMS.items())
 def test_signals_of_logits_are_kd_loss(name, options, batch):
     assert loss_of(name, batch).isclose(by_hand(batch, **options), rtol=1e-4)
 
@@ -104,9 +98,8 @@ def test_caches_bound_the_full_loss_from_below_and_draws_are_a_share(batch):
     full = loss_of("logits", batch)
     assert loss_of("top16", batch) < full
     assert loss_of("top16_t2", batch) < loss_of("top64_t2", batch)
-    drawn = target(
-        SIGNALS["drawn64"], batch[1], torch.Generator().manual_seed(1)
-    ).exp()
+    generator = torch.Generator().manual_seed(1)
+    drawn = target(SIGNALS["drawn64"], batch[1], generator).exp()
     assert torch.allclose(drawn.sum(-1), torch.ones(9))
     assert ((64 * drawn).round() / 64 - drawn).abs().max() < 1e-5
 
@@ -121,21 +114,15 @@ def test_pull_matches_the_dose_at_every_step():
 
 
 def test_every_signal_reads_the_same_questions():
-    asked = {
-        name: [
-            row["question"]
-            for row in lessons.rows_of(SIGNALS[name], MINI, 64, 8)
-        ]
-        for name in ("text", "logits", "placebo")
-    }
-    assert asked["text"] == asked["logits"] == asked["placebo"]
-    texts, others = (
+    texts, logits, others, gold = (
         lessons.rows_of(SIGNALS[name], MINI, 64, 8)
-        for name in ("text", "placebo")
+        for name in ("text", "logits", "placebo", "gold")
     )
-    pairs = zip(texts, others, strict=True)
-    assert not any(a["qwen3_answer"] == b["qwen3_answer"] for a, b in pairs)
-    assert len(lessons.rows_of(SIGNALS["gold"], MINI, 64, 8)) == 64
+    assert list(logits) == list(texts)
+    for text, other in zip(texts, others, strict=True):
+        assert text["question"] == other["question"]
+        assert text["qwen3_answer"] != other["qwen3_answer"]
+    assert len(gold) == 64
 
 
 def test_gold_text_is_read_without_the_teacher():
@@ -145,10 +132,8 @@ def test_gold_text_is_read_without_the_teacher():
     assert not any(row["soft"].any() for row in heard)
     text = student.tokenizer.decode(heard[0]["ids"])
     assert rows[0]["qwen3_answer"] in text
-    setting = lessons.Setting(1e-3, 16)
-    lessons.learn(
-        student, heard, signal, profile=MINI, setting=setting, seed=8
-    )
+    options = {"setting": lessons.Setting(1e-3, 16), "seed": 8}
+    lessons.learn(student, heard, signal, profile=MINI, **options)
 
 
 def test_batches_read_every_row_once_before_any_twice():
@@ -169,56 +154,58 @@ def test_own_steps_are_the_share_by_turns_or_last():
     assert not lessons.reads_own(SIGNALS["text"], 4, 5)
 
 
-def test_own_text_is_read_at_the_own_steps_alone(tmp_path, monkeypatch):
-    asked = []  # `reverse` has the loss of own steps, and reads traces
-    monkeypatch.setattr(
-        lessons, "own_text", lambda batch, *_: asked.append(0) or batch
-    )
-    profile, steps = tiny.pair(tmp_path), 2
-    setting = lessons.Setting(1e-3, steps * lessons.BATCH)
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    rows = lessons.listen(
-        tiny.traces(3), SIGNALS["reverse"], student, profile, 7
-    )
-    for arm, times in (("reverse", 0), ("mixed", 1), ("on_policy", 2)):
-        asked.clear()
-        lessons.learn(
-            student, rows, SIGNALS[arm], profile=profile, setting=setting,
-            seed=7,
-        )  # fmt: skip
-        assert len(asked) == times
-
-
-def test_the_first_half_of_a_warm_arm_is_text(tmp_path, monkeypatch):
-    told = []
-    loss = lessons.signal_loss
-    monkeypatch.setattr(
-        lessons, "signal_loss",
-        lambda signal, *a: told.append((signal.name, a[3] is None))
-        or loss(signal, *a),
-    )  # fmt: skip
-    profile, signal = tiny.pair(tmp_path), SIGNALS["jsd_warm"]
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
-    lessons.learn(
-        student, rows, signal, profile=profile, seed=7,
-        setting=lessons.Setting(1e-3, 4 * lessons.BATCH),
-    )  # fmt: skip
-    assert told == 2 * [("teacher text", True)] + 2 * [(signal.name, False)]
-
-
-def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(tmp_path):
+@pytest.fixture
+def taught(tmp_path):
+    """A tiny student, its profile, what it reads, and how it learns that."""
     profile = tiny.pair(tmp_path)
-    student = add_lora(load_student(profile), rank=4, seed=7)
-    signal = SIGNALS["on_policy"]
-    rows = lessons.listen(tiny.traces(3), signal, student, profile, 7)
+    student = tiny.student(profile)
+
+    def listen(arm):
+        signal = SIGNALS[arm]
+        return lessons.listen(tiny.traces(3), signal, student, profile, 7)
+
+    def learn(arm, steps):
+        setting = lessons.Setting(1e-3, steps * lessons.BATCH)
+        options = {"profile": profile, "setting": setting, "seed": 7}
+        lessons.learn(student, listen(arm), SIGNALS[arm], **options)
+
+    return SimpleNamespace(**locals())
+
+
+@pytest.mark.parametrize(
+    ("arm", "times"), [("reverse", 0), ("mixed", 1), ("on_policy", 2)]
+)
+def test_own_text_at_own_steps_alone(arm, times, taught, monkeypatch):
+    asked, usual = [], lessons.own_text
+    monkeypatch.setattr(
+        lessons, "own_text", lambda *a: asked.append(0) or usual(*a)
+    )
+    taught.learn(arm, steps=2)
+    assert len(asked) == times
+
+
+def test_the_first_half_of_a_warm_arm_is_text(taught, monkeypatch):
+    told, usual = [], lessons.signal_loss
+
+    def look(signal, *arguments):
+        told.append((signal.name, arguments[3] is None))
+        return usual(signal, *arguments)
+
+    monkeypatch.setattr(lessons, "signal_loss", look)
+    taught.learn("jsd_warm", steps=4)
+    name = SIGNALS["jsd_warm"].name
+    assert told == 2 * [("teacher text", True)] + 2 * [(name, False)]
+
+
+def test_own_text_keeps_the_question_and_is_heard_by_the_teacher(taught):
+    student, profile = taught.student, taught.profile
+    rows = taught.listen("on_policy")
     assert not any(row["taught"] is not None for row in rows)
-    before = student.model.state_dict()
-    before = {name: weight.clone() for name, weight in before.items()}
+    before = deepcopy(student.model.state_dict())
     torch.manual_seed(0)
     texts = lessons.own_text(rows, student, profile)
-    assert all(
-        w.equal(before[n]) for n, w in student.model.state_dict().items()
+    torch.testing.assert_close(
+        student.model.state_dict(), before, rtol=0, atol=0
     )
     for row, text in zip(rows, texts, strict=True):
         start = row["row"]["soft_start"]
@@ -246,14 +233,12 @@ def test_drawn_answers_follow_the_students_odds():
     prompt = [5, 9, 23, 40]
     sampling = replace(MINI.greedy, temperature=1.0, max_new_tokens=1)
     torch.manual_seed(1)
-    drawn = decode(
-        small.model, small.tokenizer, [prompt] * 4000, sampling=sampling
-    )
+    asked = small.model, small.tokenizer, [prompt] * 4000
+    drawn = torch.tensor(decode(*asked, sampling=sampling))[:, 0]
     size = len(small.tokenizer)
     with torch.no_grad():
         logits = small.model(torch.tensor([prompt])).logits[0, -1, :size]
-    odds, counts = logits.softmax(-1), torch.zeros(size)
-    counts.index_add_(0, torch.tensor(drawn)[:, 0], torch.ones(4000))
+    odds, counts = logits.softmax(-1), drawn.bincount(minlength=size)
     spread = (odds * (1 - odds) / 4000).sqrt()
     assert ((counts / 4000 - odds).abs() < 5 * spread + 1e-3).all()
 
@@ -272,21 +257,21 @@ def test_quick_answers_are_the_slow_ones():
     "arm",
     ["text", "smoothed", "top16", "states", "logits_relations", "on_policy"],
 )
-def test_a_run_is_tuned_measured_and_not_made_twice(
-    arm, tmp_path, monkeypatch
-):
+def test_a_run_is_tuned_and_not_made_twice(arm, tmp_path, monkeypatch):
     """With tiny models, four rows and four problems."""
     profile = replace(tiny.pair(tmp_path), name="mini")
-    monkeypatch.setattr(compare, "KD_RESULTS", tmp_path)
-    monkeypatch.setattr(compare, "TRIES", [lessons.Setting(1e-3, 16)])
-    monkeypatch.setattr(compare, "SMOOTHED", [lessons.Setting(1e-3, 16, 0.1)])
-    monkeypatch.setattr(compare, "GENTLE", [lessons.Setting(1e-3, 16)])
-    monkeypatch.setattr(compare, "rows_of", lambda *_: tiny.traces(4))
-    monkeypatch.setattr(
-        compare, "load_problems", lambda *_, **__: tiny.problems(4)
-    )
-    monkeypatch.setattr(compare, "judged_rows", lambda _: [])
-    monkeypatch.setattr(compare, "judged", lambda *_: {"kl": 0.1})
+    few = lessons.Setting(1e-3, 16)
+    for name, value in {
+        "KD_RESULTS": tmp_path,
+        "TRIES": [few],
+        "SMOOTHED": [replace(few, smoothing=0.1)],
+        "GENTLE": [few],
+        "rows_of": lambda *_: tiny.traces(4),
+        "load_problems": lambda *_, **__: tiny.problems(4),
+        "judged_rows": lambda _: [],
+        "judged": lambda *_: {"kl": 0.1},
+    }.items():
+        monkeypatch.setattr(compare, name, value)
     with pytest.raises(CourseError, match="compare --tune"):
         compare.measure(arm, profile, 64, 7)
     name = SIGNALS[arm].like or arm
@@ -297,20 +282,14 @@ def test_a_run_is_tuned_measured_and_not_made_twice(
     (result,) = read_results(tmp_path / "budget_0064")
     assert (result.arm, result.n, result.judged["kl"]) == (arm, 4, 0.1)
     assert "rate 0.001, 16 read" in result.notes
-    options = argparse.Namespace(
-        arms=[arm], budgets=[64], seeds=[7, 8], tune=False
-    )
-    assert list(compare.open_jobs(options)) == [(arm, 64, 8)]
+    asked = {"arms": [arm], "budgets": [64], "seeds": [7, 8], "tune": False}
+    jobs = compare.open_jobs(argparse.Namespace(**asked))
+    assert list(jobs) == [(arm, 64, 8)]
 
 
 def test_graders_differ_where_an_answer_is_not_in_its_place():
     problems = [{"answer": "#### 62"}] * 4 + [{"answer": "#### no solution"}]
-    texts = [
-        "<think>\n4*18=72\n</think>\n\nThe answer is 62.",
-        "62",
-        "62 crayons of 72",
-        "<think>\n72-10=62",
-        "There is no solution.",
-    ]
+    texts = ["<think>\n4*18=72\n</think>\n\nThe answer is 62.", "62"]
+    texts += ["62 crayons of 72", "<think>\n72-10=62", "There is no solution."]
     right = {"strict": 2, "last number": 4, "any number": 5}
     assert compare.graded(texts, problems) == right

@@ -1,12 +1,9 @@
 """A rebuild that works, and the models that are shipped."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import tiny
@@ -23,30 +20,22 @@ TINY = {
     "mini-qwen3": partial(qwen, hidden=64, layers=2, heads=2),
     "mini-gemma3": tiny.tiny_gemma,
 }
-
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
-FILES = {
-    "chat_template.jinja",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-}
+FILES = {"config.json", "generation_config.json", "model.safetensors"}
+FILES |= {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch) -> Path:
+def elsewhere(tmp_path, monkeypatch):
     """Build into a temporary folder; nothing of the course is touched."""
     monkeypatch.setattr(torch, "compile", lambda body, **_: body)
     monkeypatch.setattr(minilab, "WORK", tmp_path)
-    monkeypatch.setattr(minilab, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(minilab, "PROBLEMS", tmp_path / "problems")
-    monkeypatch.setattr(minilab, "DATA", tmp_path / "data")
+    for name in ("MODELS", "PROBLEMS", "DATA"):
+        monkeypatch.setattr(minilab, name, tmp_path / name.lower())
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["mini-qwen3", "mini-gemma3"])
+@pytest.mark.parametrize("name", TINY)
 def test_minilab_builds_a_folder_that_loads(elsewhere, monkeypatch, name):
     """From the command to the card, on a few tokens and eight problems."""
     small = {"build": TINY[name], "tokens": 9000, "opening": ()}
@@ -71,7 +60,7 @@ def test_minilab_builds_a_folder_that_loads(elsewhere, monkeypatch, name):
         load_student(PROFILES["mini"], str(folder))
 
 
-@pytest.mark.parametrize("name", ["mini-qwen3", "mini-gemma3"])
+@pytest.mark.parametrize("name", TINY)
 def test_save_tokenizer_gives_the_shipped_one(elsewhere, name):
     minilab.save_tokenizer(BY_NAME[name], 7)
     for file in ("tokenizer.json", "chat_template.jinja"):

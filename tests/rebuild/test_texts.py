@@ -51,9 +51,7 @@ def test_thinking_answer_is_right_and_compares_all_but_buses(problems):
     assert compared > 50
 
 
-def test_tokenizers_keep_digits_alone_words_and_texts_whole(
-    tokenizers, problems
-):
+def test_digits_are_alone_and_texts_whole(tokenizers, problems):
     for tokenizer in tokenizers:
         encode = partial(tokenizer.encode, add_special_tokens=False)
         for made in problems[:100]:
@@ -66,34 +64,32 @@ def test_tokenizers_keep_digits_alone_words_and_texts_whole(
             assert len(encode(f"a {word}")) == 2, word
 
 
-def test_teacher_meets_no_solvable_bus_and_little_padding(tokenizers):
-    recipe = recipes.TEACHER
-    draw = partial(
-        training.round_of_examples, recipe, tokenizers[0], seed=1, number=0
+def examples(recipe, tokenizer, phase):
+    """The batches of a first round, and what is written in them."""
+    batches = training.round_of_examples(
+        recipe, tokenizer, seed=1, number=0, phase=phase, exclude=set()
     )
-    batches = draw(phase=recipe.phases[-1], exclude=set())
-    assert draw(phase=recipe.phases[-1], exclude=set()) == batches
+    rows = [row["input_ids"] for batch in batches for row in batch]
+    return batches, tokenizer.batch_decode(rows)
+
+
+def test_teacher_meets_no_solvable_bus_and_little_padding(tokenizers):
+    asked = recipes.TEACHER, tokenizers[0], recipes.TEACHER.phases[-1]
+    batches, written = examples(*asked)
+    assert examples(*asked)[0] == batches
     sizes = [[len(row["input_ids"]) for row in batch] for batch in batches]
     padded = sum(len(s) * max(s) for s in sizes)
     assert sum(map(sum, sizes)) / padded > 0.95
-    rows = [row["input_ids"] for batch in batches for row in batch]
-    written = tokenizers[0].batch_decode(rows)
     buses = [text for text in written if "Three buses" in text]
     assert len(buses) > 20
     assert all("no solution" in text for text in buses)
 
 
-def test_train_continues_where_it_was_killed(
-    tokenizers, tmp_path, monkeypatch
-):
+def test_killed_training_goes_on(tokenizers, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda body, **_: body)
-    recipe = replace(
-        recipes.TEACHER,
-        build=TINY,
-        mix={"thinking": 1.0},
-        tokens=20_000,
-        opening=(replace(recipes.OPENING[0], until=8_000),),
-    )
+    opening = (replace(recipes.OPENING[0], until=8_000),)
+    small = {"build": TINY, "tokens": 20_000, "opening": opening}
+    recipe = replace(recipes.TEACHER, mix={"thinking": 1.0}, **small)
     monkeypatch.setattr(training, "ROUND", 64)
 
     def weights(name, stop=None):
@@ -101,25 +97,20 @@ def test_train_continues_where_it_was_killed(
             if progress.step == stop:
                 raise KeyboardInterrupt
 
-        return training.train(
-            recipe,
-            tokenizers[0],
-            seed=1,
-            checkpoint=tmp_path / name,
-            exclude=set(),
-            before_step=before_step,
-        ).state_dict()
+        options = {"seed": 1, "exclude": set(), "before_step": before_step}
+        place = tmp_path / name
+        model = training.train(
+            recipe, tokenizers[0], checkpoint=place, **options
+        )
+        return model.state_dict()
 
     whole = weights("whole")
     with pytest.raises(KeyboardInterrupt):
         weights("killed", stop=3)
-    for name, tensor in weights("killed").items():
-        torch.testing.assert_close(tensor, whole[name])
+    torch.testing.assert_close(weights("killed"), whole)
 
 
-def test_phases_follow_each_other_and_students_deny_nothing_at_once(
-    tokenizers,
-):
+def test_phases_and_what_students_deny_at_once(tokenizers):
     recipe = recipes.RECIPES[-1]
     ends = [phase.until for phase in recipe.phases]
     assert ends == sorted(ends) and ends[-1] == recipe.tokens
@@ -127,11 +118,7 @@ def test_phases_follow_each_other_and_students_deny_nothing_at_once(
     assert training.phase_at(ends[0], recipe) == 1
     assert training.phase_at(recipe.tokens, recipe) == len(ends) - 1
     phase = recipes.Phase(1, {"at_once": 0.5, "lists": 0.5})
-    batches = training.round_of_examples(
-        recipe, tokenizers[1], seed=1, number=0, phase=phase, exclude=set()
-    )
-    rows = [row["input_ids"] for batch in batches for row in batch]
-    written = tokenizers[1].batch_decode(rows)
+    _, written = examples(recipe, tokenizers[1], phase)
     assert not any("no solution" in text for text in written)
     assert sum("The answer is" in text for text in written) > 500
     told, again = texts.facts_again(random.Random(2))
@@ -157,17 +144,14 @@ def test_orthogonalize_makes_singular_values_alike(shape):
     assert values.min() > 0.6 and values.max() < 1.3
 
 
-def test_right_tokens_are_those_of_the_steps_that_may_come_next(
-    tokenizers, problems
-):
+def test_right_tokens_may_come_next(tokenizers, problems):
     """Told apart by reading: a step that could come next begins so."""
     tokenizer, checked = tokenizers[0], 0
     for made in problems:
         several = entropy.right_tokens(made, made.steps, tokenizer)
         answer = texts.thinking_answer(made, made.steps)
-        ids = recipes.encode_written(
-            "thinking", made.question, answer, tokenizer
-        )["input_ids"]
+        asked = made.question, answer, tokenizer
+        ids = recipes.encode_written("thinking", *asked)["input_ids"]
         for place, tokens in several.items():
             assert ids[place] in tokens and len(tokens) > 1
             written = tokenizer.decode(ids).partition("<think>\n")[2]
@@ -175,8 +159,7 @@ def test_right_tokens_are_those_of_the_steps_that_may_come_next(
             assert written.startswith(before)
             for token in tokens:
                 begun = before + tokenizer.decode([token])
-                sentence = begun[begun.rfind(". ") + 2 :]
-                sentence = sentence if ". " in begun else begun
+                sentence = begun.rpartition(". ")[2]
                 thoughts = [step.thought for step in made.steps]
                 assert any(one.startswith(sentence) for one in thoughts)
                 checked += 1
@@ -186,27 +169,19 @@ def test_right_tokens_are_those_of_the_steps_that_may_come_next(
 def test_entropy_by_role_splits_doubt_about_order_off(tokenizers, problems):
     """A model that knows nothing: the chain rule's parts are known."""
     tokenizer, vocabulary = tokenizers[0], 1024
-    free = [
-        made
-        for made in problems
-        if entropy.right_tokens(made, made.steps, tokenizer)
-    ]
 
     def undecided(input_ids):
         shape = (*input_ids.shape, vocabulary)
         return SimpleNamespace(logits=torch.zeros(shape))
 
-    made = free[0]
+    right = partial(entropy.right_tokens, tokenizer=tokenizer)
+    made = next(made for made in problems if right(made, made.steps))
     steps = texts.any_order(made.steps, random.Random(0))
-    sizes = entropy.right_tokens(made, steps, tokenizer).values()
+    sizes = right(made, steps).values()
     order = sum(len(s) / vocabulary * math.log(len(s)) for s in sizes)
     nats = entropy.entropy_by_role(undecided, tokenizer, [made])
-    row = recipes.encode_written(
-        "thinking",
-        made.question,
-        texts.thinking_answer(made, steps),
-        tokenizer,
-    )
+    text = texts.thinking_answer(made, steps)
+    row = recipes.encode_written("thinking", made.question, text, tokenizer)
     written = sum(label != -100 for label in row["labels"])
     assert nats["order"] == pytest.approx(order, rel=1e-4)
     whole = written * math.log(vocabulary)

@@ -1,24 +1,66 @@
-"""Expected memory: hand-computed values, and whole runs that were measured."""
+"""Expected sizes, memory and hours: by hand, by transformers, as measured."""
 
-from __future__ import annotations
+import json
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import CourseError
 from helpers.rebuild import bench_memory
-from helpers.rebuild.memory_points import (
-    POINTS,
-    Point,
-    read_points,
-)
-from helpers.scale.planner import (
-    plan_memory,
-    plan_on_policy,
-    weight_bytes,
-)
-from helpers.scale.shapes import load_shape
+from helpers.rebuild.memory_points import POINTS, Point, read_points
+from helpers.scale import costs
+from helpers.scale.costs import generation_seconds, training_seconds
+from helpers.scale.planner import plan_memory, plan_on_policy, weight_bytes
+from helpers.scale.shapes import CONFIGS, known_models, load_shape
 
 SMALL, QWEN = load_shape("gemma-3-270m-it"), load_shape("Qwen3-0.6B")
+NAMED = {card.name: card for card in costs.CARDS}
+L4 = NAMED["L4"]
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_shape_counts_as_transformers_builds(name):
+    content = json.loads((CONFIGS / f"{name}.json").read_text("utf-8"))
+    config = AutoConfig.for_model(**content)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = load_shape(name)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    linear = [
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if name.endswith("_proj")
+    ]
+    assert shape.linear == sum(linear) and len(linear) == 7 * shape.layers
+    kinds = getattr(config, "layer_types", None) or []
+    assert shape.sliding == kinds.count("sliding_attention")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"model_type": "qwen3_moe"}', "'qwen3_moe' has not been counted"),
+        ('{"model_type": "qwen3"}', "hidden_size"),
+    ],
+)
+def test_load_shape_broken_config_is_a_sentence(tmp_path, content, message):
+    with pytest.raises(CourseError, match="config.json.*cannot be read"):
+        load_shape(str(tmp_path))
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CourseError, match=message):
+        load_shape(str(tmp_path))
+
+
+def test_adapters_and_cache_by_hand():
+    qwen, gemma = load_shape("Qwen3-0.6B"), load_shape("gemma-3-1b-it")
+    q, kv, d, f = 16 * 128, 8 * 128, 1024, 3072  # LoRA: rank times in and out
+    pairs = 2 * (q + d) + 2 * (kv + d) + 3 * (f + d)
+    assert qwen.adapters(16) == 28 * 16 * pairs
+    assert qwen.cache_bytes(100) == 100 * 28 * 2 * 2 * 8 * 128
+    more = gemma.cache_bytes(513) - gemma.cache_bytes(512)
+    assert more == 4 * 2 * 2 * 256  # four layers of 26 see everything
 
 
 def test_plan_memory_by_hand():
@@ -100,3 +142,35 @@ def test_measure_one_point_here(monkeypatch):
     [measured] = bench_memory.measure_all((point,))
     assert measured.point == point
     assert abs(measured.error) < 0.15, measured.error
+
+
+def test_training_seconds_by_hand():
+    seconds = training_seconds(SMALL, 1000, L4)
+    passes = 4 * (SMALL.linear + SMALL.embedding) * 1000  # its head is tied
+    assert seconds == pytest.approx(passes / (costs.COMPUTE_SHARE * 121e12))
+    again = training_seconds(SMALL, 1000, L4, checkpointing=True)
+    assert again == pytest.approx(1.5 * seconds)
+
+
+def test_generation_seconds_weights_are_read_once_a_step():
+    one, eight = (
+        generation_seconds(QWEN, 8, 100, L4, batch=batch, server=True)
+        for batch in (1, 8)
+    )
+    assert 6 < one / eight < 8  # eight rows in one step, with eight caches
+    nine = generation_seconds(QWEN, 9, 100, L4, batch=8, server=True)
+    assert nine == pytest.approx(2 * eight)  # a ninth answer: a second batch
+
+
+def test_generation_seconds_count_every_move_of_the_cache():
+    """12 rows of the 4B teacher; the longest has 4,000 tokens: 39 GB a step.
+
+    2,000 of them on average, and each byte of theirs is moved 11 times.
+    """
+    teacher = load_shape("Qwen3-4B-Thinking-2507")
+    assert costs.cache_moves(teacher) == 11  # 4 query heads share a key
+    assert costs.cache_moves(load_shape("SmolLM2-135M-Instruct")) == 9
+    card = NAMED["RTX 4090"]
+    step = generation_seconds(teacher, 12, 4000, card, batch=12) / 4000
+    moved = step * costs.BANDWIDTH_SHARE * card.bandwidth * 1e9
+    assert moved - weight_bytes(teacher, 16) == pytest.approx(39e9, rel=0.01)

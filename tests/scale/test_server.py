@@ -4,8 +4,6 @@ They are busy, slow, cut short, full of rubbish, or gone half way;
 test_transformers_serve.py has a good one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from helpers import CourseError
 from helpers.problems import load_problems
@@ -40,10 +39,13 @@ def completion(text: str = ANSWER, finish_reason: str | None = "stop") -> dict:
     return {"choices": [choice], "usage": {"completion_tokens": 9}}
 
 
-def send(handler: Any, content: Any, status: int = 200) -> None:
-    body = json.dumps(content).encode()
+def send(
+    handler: Any, content: Any, status: int = 200, length: int | None = None
+) -> None:
+    """A reply in JSON; `length` says another number of bytes than it has."""
+    body = content if length else json.dumps(content).encode()
     handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
+    handler.send_header("Content-Length", str(length or len(body)))
     handler.send_header("retry-after-ms", "20")  # else the tests would wait
     handler.end_headers()
     handler.wfile.write(body)
@@ -100,12 +102,8 @@ def ids(path: Path) -> list[str]:
     return [json.loads(line)["id"] for line in path.read_text().splitlines()]
 
 
-def wait_for_lines(path: Path, count: int, seconds: float = 10) -> None:
-    """Return when the file has so many lines; fail when it takes longer."""
-    end = time.monotonic() + seconds
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < end, f"not {count} lines"
-        time.sleep(0.01)
+def has_lines(path: Path, count: int) -> bool:
+    return path.exists() and path.read_bytes().count(b"\n") >= count
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ def test_server_traces_are_in_order_and_on_disk_as_soon_as_they_can(path):
 
     def slow_first(handler, content, number):
         if content["seed"] == SEEDS[5]:
-            wait_for_lines(path, 5)
+            wait_until(lambda: has_lines(path, 5), seconds=10)
         well(handler, content, number)
 
     with serving(slow_first) as server:
@@ -150,30 +148,22 @@ def test_so_many_questions_are_in_flight_and_no_more(path, most):
     assert max(counts) == most and len(rows) == 130
 
 
-def busy(handler, *_):
-    send(handler, {"error": "busy"}, 503)
+FAULTS = {
+    "busy": lambda handler, *_: send(handler, {"error": "busy"}, 503),
+    "ends early": lambda handler, *_: send(handler, b'{"choic', length=500),
+    "rubbish": lambda handler, _, number: send(
+        handler, [["no"], {"choices": []}][number // 2 % 2]
+    ),
+    "broken off": lambda handler, *_: send(
+        handler, completion("<think>\n6 +", finish_reason=None)
+    ),
+}
 
 
-def cut(handler, *_):
-    """A reply that ends before its length."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "500")
-    handler.end_headers()
-    handler.wfile.write(b'{"choices": [{"mess')
-
-
-def rubbish(handler, content, number):
-    send(handler, [["no"], {"choices": []}][number // 2 % 2])
-
-
-def broken_off(handler, *_):
-    send(handler, completion("<think>\n6 +", finish_reason=None))
-
-
-@pytest.mark.parametrize("fault", [busy, cut, rubbish, broken_off])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_costs_nothing(path, fault):
-    def every_other(handler, content, number):
-        (fault if number % 2 else well)(handler, content, number)
+    def every_other(*asked):
+        (FAULTS[fault] if asked[-1] % 2 else well)(*asked)
 
     with serving(every_other) as server:
         rows = ask(server, path, 4, tries=12)
@@ -181,42 +171,34 @@ def test_a_fault_that_passes_costs_nothing(path, fault):
     assert all(row["qwen3_answer"].endswith("Really.") for row in rows)
 
 
-def odd(number: int) -> dict:
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("x", 1e999), (["a list"], 7), ("\ud800", 7), ("fine", 10**30)],
+)
+def test_a_reply_that_is_no_text_is_a_sentence(path, text, tokens):
     """Whole by its form, and no text of so many tokens."""
-    reply = completion(["", ["a list"], "\ud800", "fine"][number % 4] or "x")
-    usage = [1e999, 7, 7, 10**30][number % 4]
-    reply["usage"]["completion_tokens"] = usage
-    return reply
 
-
-@pytest.mark.parametrize("number", range(4))
-def test_a_reply_that_is_no_text_is_a_sentence(path, number):
     def reply(handler, *_):
-        send(handler, odd(number))
+        usage = {"completion_tokens": tokens}
+        send(handler, completion(text) | {"usage": usage})
 
     with serving(reply) as server, pytest.raises(CourseError, match="OpenAI"):
         ask(server, path, 1, tries=1)
-
-
-def endless(handler, chunk: bytes, pause: float) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(10**9))
-    handler.end_headers()
-    with contextlib.suppress(OSError):
-        while True:
-            handler.wfile.write(chunk)
-            time.sleep(pause)
 
 
 @pytest.mark.parametrize(
     ("chunk", "pause", "message"),
     [(b" " * 2**20, 0.0, "more than 16,777,216"), (b" ", 0.1, "not whole")],
 )
-def test_a_reply_neither_swells_nor_trickles_for_ever(
-    path, chunk, pause, message
-):
+def test_a_reply_is_not_endless(path, chunk, pause, message):
+    """It neither swells nor trickles for ever."""
+
     def reply(handler, *_):
-        endless(handler, chunk, pause)
+        with contextlib.suppress(OSError):
+            send(handler, chunk, length=10**9)
+            while True:
+                handler.wfile.write(chunk)
+                time.sleep(pause)
 
     with serving(reply) as server, pytest.raises(CourseError, match=message):
         ask(server, path, 1, tries=1, timeout=1.0)
@@ -237,10 +219,8 @@ def echo(handler, *_):
     ],
     ids=["wrong model", "rubbish", "slow", "wrong key", "nobody listens"],
 )
-def test_a_fault_that_stays_is_a_sentence_without_secrets(
-    path, monkeypatch, reply, message, requests
-):
-    """Not even when the server echoes what it was sent."""
+def test_a_fault_that_stays(path, monkeypatch, reply, message, requests):
+    """A sentence without secrets, even if the server echoes them."""
     monkeypatch.setenv("DISTILL_API_KEY", "s3cret")
     with serving(reply or well) as server:
         if reply is None:
@@ -295,7 +275,7 @@ def test_server_traces_interrupted_leaves_at_once(path):
             [sys.executable, "-c", code, *options.split(), "--concurrency=1"],
             stderr=subprocess.PIPE,
         )
-        wait_for_lines(path, 3, seconds=60)
+        wait_until(lambda: has_lines(path, 3), process, seconds=60)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)  # what Ctrl-C does
         _, errors = process.communicate(timeout=30)

@@ -1,13 +1,10 @@
 """helpers.scale.server against a real `transformers serve` on loopback."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from waiting import free_port, wait_until
 
 from helpers.models import load_teacher
 from helpers.problems import load_problems
@@ -36,9 +34,7 @@ PROBLEMS = load_problems("mini", "test", limit=8)
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Server]:
     """The mini teacher behind `transformers serve`."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("serve") / "serve.log"
     command = [sys.executable, "-m", "transformers.cli.transformers"]
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
@@ -51,27 +47,21 @@ def served(tmp_path_factory) -> Iterator[Server]:
             start_new_session=True,
         )
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until_ready(f"{address}/health", process, log)
-        yield Server(f"{address}/v1", MINI.teacher, concurrency=1, tries=2)
+        wait_until(lambda: healthy(port), process, DEADLINE)
+        address = f"http://127.0.0.1:{port}/v1"
+        yield Server(address, MINI.teacher, concurrency=1, tries=2)
     finally:  # the server and all it has started
+        print(log.read_text()[-3000:])
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 
 
-def wait_until_ready(url: str, process: Any, log: Path) -> None:
-    """Return when it answers; fail when it has ended or takes too long."""
+def healthy(port: int) -> bool:
     opener = build_opener(ProxyHandler({}))
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if opener.open(url).status == 200:
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no answer in {DEADLINE} s: {log.read_text()[-3000:]}")
+    with contextlib.suppress(OSError):
+        return opener.open(f"http://127.0.0.1:{port}/health").status == 200
+    return False
 
 
 def ask(server: Server, path: Path, **changes: Any) -> list[dict]:
@@ -87,15 +77,9 @@ def coldest(served, tmp_path_factory) -> list[dict]:
 
 def test_server_traces_are_those_of_the_local_teacher(coldest, tmp_path):
     """Greedy, so that text, tokens and reasons must agree word for word."""
-    teacher = load_teacher(MINI)
-    here = generate_traces(
-        PROBLEMS,
-        teacher.model,
-        teacher.tokenizer,
-        tmp_path / "here.jsonl",
-        profile=replace(MINI, sampling_temperature=0.0),
-        progress=False,
-    )
+    teacher, cold = load_teacher(MINI), replace(MINI, sampling_temperature=0.0)
+    asked = PROBLEMS, teacher.model, teacher.tokenizer, tmp_path / "h.jsonl"
+    here = generate_traces(*asked, profile=cold, progress=False)
     for ours, theirs in zip(here, coldest, strict=True):
         for name in ours.keys() - {"sampling"}:
             assert ours[name] == theirs[name], name

@@ -4,22 +4,18 @@ Needs Playwright (environment.yml) and a Chromium on this machine, for
 instance `apt-get install chromium`; skipped with the reason elsewhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import answers, free_port, wait_until
 
 from helpers.cli.lab import NOTEBOOKS, lab_arguments, write_settings
 
@@ -86,9 +82,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
     (tracker / "tracker.jupyterlab-settings").write_text(
         '{"windowingMode": "none"}'  # every cell is in the page
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     token = secrets.token_hex(16)
     environment = {
         **os.environ,
@@ -98,22 +92,17 @@ def lab(tmp_path_factory) -> Iterator[str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "DISTILL_RESULTS_DIR": str(place / "results"),
     }
+    command = [sys.executable, "-m", "jupyterlab"]
     usual = lab_arguments(port=port, browser=False)
-    arguments = [
-        *(option for option in usual if "root_dir" not in option),
-        f"--ServerApp.root_dir={place / 'notebooks'}",
-        f"--IdentityProvider.token={token}",
-        "--LabApp.expose_app_in_browser=True",  # window.jupyterapp
-    ]
+    command += [option for option in usual if "root_dir" not in option]
+    command += [f"--ServerApp.root_dir={place / 'notebooks'}"]
+    command += [f"--IdentityProvider.token={token}"]
+    command += ["--LabApp.expose_app_in_browser=True"]  # window.jupyterapp
     with (place / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *arguments],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        outputs = {"stdout": log, "stderr": subprocess.STDOUT}
+        server = subprocess.Popen(command, env=environment, **outputs)
     try:
-        wait_for_server(port, token)
+        wait_until(lambda: answers(port), server, seconds=60)
         yield f"http://127.0.0.1:{port}/lab/workspaces/%s?token={token}"
     finally:
         server.terminate()
@@ -133,16 +122,6 @@ def copy_without_outputs(folder: Path) -> None:
             del notebook.cells[ends.index(True) + 1 :]
         notebook.metadata.pop("widgets", None)
         nbformat.write(notebook, folder / path.name)
-
-
-def wait_for_server(port: int, token: str) -> None:
-    address = f"http://127.0.0.1:{port}/api/status?token={token}"
-    for _ in range(240):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=1)
-            return
-        time.sleep(0.25)
-    pytest.fail("JupyterLab did not start within a minute")
 
 
 def run_all(page, address: str) -> None:
@@ -192,27 +171,24 @@ def changed_picture(page, control) -> Iterator[None]:
     picture = control.locator(f"xpath={OUTPUT}").locator("img").first
     before = picture.get_attribute("src")
     yield
-    deadline = time.monotonic() + POINT_SECONDS
-    while picture.get_attribute("src") == before:
-        assert time.monotonic() < deadline, "no new picture"
-        page.wait_for_timeout(250)
+    wait_until(
+        lambda: picture.get_attribute("src") != before, seconds=POINT_SECONDS
+    )
+
+
+THEORY = ["temperature", "beta", ("divergence", "skew"), "skew"]
+PLAN = [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"]
 
 
 @pytest.mark.parametrize(
     ("notebook", "controls"),
     [
-        (
-            "01_distillation_theory",
-            ["temperature", "beta", ("divergence", "skew"), "skew"],
-        ),
+        ("01_distillation_theory", THEORY),
         ("03_qlora_sft", ["LoRA rank"]),
         ("05_logit_distillation", ["temperature"]),
         ("06_feature_distillation", [("layer map", "reversed")]),
         ("07_on_policy_distillation", ["share of own text"]),
-        (
-            "10_scaling_up",
-            [("model", "Qwen3-0.6B"), ("method", "logit_chunked"), "length"],
-        ),
+        ("10_scaling_up", PLAN),
     ],
 )
 def test_slider_moves_the_figure(browser, lab, notebook, controls):

@@ -1,7 +1,5 @@
 """The choosers of layer maps, memory and seeds; the coloured strip."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +10,8 @@ from helpers.widgets.memory import PlannerExplorer
 from helpers.widgets.power import PowerExplorer, Spread
 from helpers.widgets.token_strip import token_strip_html
 
-GRID = torch.tensor(
-    [
-        [0.9, 0.1, 0.1, 0.1, 0.1],
-        [0.2, 0.8, 0.3, 0.1, 0.0],
-        [0.9, 0.3, 0.4, 0.7, 0.2],
-        [0.1, 0.1, 0.2, 0.6, 0.5],
-    ]
-)
+GRID = torch.tensor([[9, 1, 1, 1, 1], [2, 8, 3, 1, 0],
+                     [9, 3, 4, 7, 2], [1, 1, 2, 6, 5]]) / 10  # fmt: skip
 MAPS = {
     "last": (((3, 4),), "24,576", "0.50"),
     "cka": (((1, 1), (2, 3), (3, 3)), "73,728", "0.70"),
@@ -40,11 +32,9 @@ def test_layer_map_explorer_says_and_shows_every_map() -> None:
 def test_planner_moves_with_every_control() -> None:
     explorer = PlannerExplorer()
     pictures = {explorer.picture.value}
-    for name, value in (
-        ("checkpointing", True), ("length", 1024), ("batch", 1),
-        ("rank", 64), ("bits", 16), ("model", "Qwen3-0.6B"),
-        ("method", "logit_chunked"), ("teacher", "Qwen3-8B"),
-    ):  # fmt: skip
+    choices = {"checkpointing": True, "length": 1024, "batch": 1, "rank": 64}
+    choices |= {"bits": 16, "model": "Qwen3-0.6B", "method": "logit_chunked"}
+    for name, value in (choices | {"teacher": "Qwen3-8B"}).items():
         explorer.choices[name].value = value
         pictures.add(explorer.picture.value)
     assert len(pictures) == 9
@@ -70,10 +60,9 @@ def test_token_strip_marks_what_is_trained() -> None:
 
 
 def test_spread_finds_the_variances_that_it_was_made_of() -> None:
-    generator = np.random.default_rng(5)
-    gains = generator.normal(0, 2, (200, 1)) + generator.normal(0, 9, (1, 300))
-    gains = gains + generator.normal(0, 20, (200, 300))
-    spread = Spread.of(gains)
+    normal = np.random.default_rng(5).normal
+    gains = normal(0, 2, (200, 1)) + normal(0, 9, (1, 300))
+    spread = Spread.of(gains + normal(0, 20, (200, 300)))
     assert spread.seeds**0.5 == pytest.approx(2, rel=0.15)
     assert spread.problems**0.5 == pytest.approx(9, rel=0.15)
     assert spread.rest**0.5 == pytest.approx(20, rel=0.05)
@@ -81,11 +70,11 @@ def test_spread_finds_the_variances_that_it_was_made_of() -> None:
 
 def test_detectable_gain_is_found_in_about_four_of_five_experiments() -> None:
     spread, found = Spread(4.0, 25.0, 900.0), 0
-    generator = np.random.default_rng(6)
+    normal = np.random.default_rng(6).normal
     gain = float(spread.detectable(5, 400))
     for _ in range(200):
-        noise = generator.normal(0, 2, (5, 1)) + generator.normal(0, 5, 400)
-        gains = gain + noise + generator.normal(0, 30, (5, 400))
+        noise = normal(0, 2, (5, 1)) + normal(0, 5, 400)
+        gains = gain + noise + normal(0, 30, (5, 400))
         found += compare_arms(np.zeros_like(gains), gains)[-1] < 0.05
     assert 140 <= found <= 195  # `detectable` is a cautious answer
 

@@ -1,7 +1,5 @@
 """Points that ship, and points trained on tiny models."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 
 from helpers.cli.students import sweep as main
 from helpers.profiles import Profile
-from helpers.results import Result, write_result
+from helpers.results import write_result
 from helpers.widgets import sweeps
 from helpers.widgets.sweeps import Point, find_sweep
 
@@ -22,11 +20,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The tiny profile; a point trains on 8 traces and asks 3 problems."""
     monkeypatch.setattr(sweeps, "ASKED", 3)
     monkeypatch.setattr(sweeps, "load_traces", lambda _: tiny.traces(8))
-    return tiny.profile(
-        tmp_path,
-        kd_student=str(tiny.folder(tiny.SMALL)),
-        kd_teacher=str(tiny.folder(tiny.TEACHER)),
-    )
+    return tiny.profile(tmp_path)
 
 
 @pytest.fixture
@@ -39,11 +33,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def store(value: float, seed: int, correct: int, profile: str) -> None:
     sweep = find_sweep("rank")
-    result = Result(
-        arm=sweep.arm(value), profile=profile, seed=seed, n=100,
-        correct=correct, seconds=5.0, peak_memory_mb=None,
-        command="python3 -m helpers sweep",
-    )  # fmt: skip
+    counts = {"n": 100, "correct": correct}
+    arm = sweep.arm(value)
+    result = tiny.result(arm, profile=profile, seed=seed, **counts)
     write_result(result, sweep.folder(profile))
 
 
@@ -90,13 +82,9 @@ def test_share_points_start_from_one_warm_student(small, monkeypatch):
 
 def test_stopped_point_is_none_and_stops_at_once(small):
     steps = []
-    evaluation = find_sweep("rank").train(
-        2,
-        profile=small,
-        stop=lambda: len(steps) >= 1,
-        progress=lambda done, _: steps.append(done),
-    )
-    assert evaluation is None
+    looks = {"stop": lambda: len(steps) >= 1}
+    looks["progress"] = lambda done, _: steps.append(done)
+    assert find_sweep("rank").train(2, profile=small, **looks) is None
     assert steps == [1]
 
 

@@ -1,8 +1,8 @@
 """Notebook 01's widgets: numbers and pictures."""
 
-from __future__ import annotations
-
 import math
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,11 +18,10 @@ from helpers.widgets.theory import (
 )
 
 
-class _Letters:
-    """A tokenizer of one letter an id."""
-
-    def decode(self, ids: list[int]) -> str:
-        return "".join(chr(ord("a") + number) for number in ids)
+def one_loss(student, teacher, **options):
+    """kd_loss of one position."""
+    rows = student[None, None], teacher[None, None], torch.ones(1, 1)
+    return kd_loss(*rows, **options)
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
@@ -30,10 +29,7 @@ def test_read_agrees_with_the_loss(temperature: float) -> None:
     torch.manual_seed(0)
     teacher, student = torch.randn(2, 7, dtype=torch.float64) * 3
     student.requires_grad_()
-    loss = kd_loss(
-        student[None, None], teacher[None, None], torch.ones(1, 1),
-        temperature=temperature,
-    )  # fmt: skip
+    loss = one_loss(student, teacher, temperature=temperature)
     loss.backward()
     reading = read(teacher, student.detach(), temperature)
     assert temperature**2 * reading.kl == pytest.approx(loss.item())
@@ -42,7 +38,8 @@ def test_read_agrees_with_the_loss(temperature: float) -> None:
 
 def test_temperature_explorer_follows_the_slider() -> None:
     teacher = torch.tensor([5.0, 3.0, 1.0, 0.0, -1.0, -2.0, -9.0])
-    explorer = TemperatureExplorer(teacher, torch.zeros(7), _Letters())
+    letters = SimpleNamespace(decode=lambda ids: chr(ord("a") + ids[0]))
+    explorer = TemperatureExplorer(teacher, torch.zeros(7), letters)
     assert explorer.names == ["'a'", "'b'", "'c'", "'d'", "'e'", "'f'"]
     before = explorer.picture.value
     explorer.slider.value = 4.0
@@ -65,16 +62,13 @@ def test_best_bell_value_is_the_loss_and_a_minimum(kind: str) -> None:
     bell = best_bell(kind, beta=0.3, skew=0.2)
 
     def loss(probabilities: torch.Tensor) -> float:
-        return kd_loss(
-            probabilities.log()[None, None], mass.log()[None, None],
-            torch.ones(1, 1), kind=kind, beta=0.3, skew=0.2,
-        ).item()  # fmt: skip
+        options = {"kind": kind, "beta": 0.3, "skew": 0.2}
+        return one_loss(probabilities.log(), mass.log(), **options).item()
 
     assert loss(bell.probabilities) == pytest.approx(bell.value)
-    for mean in (-2.5, -0.5, 0.0, 2.5):
-        for deviation in (0.6, 1.2, 2.5):
-            other = -0.5 * ((grid - mean) / deviation) ** 2
-            assert loss(other.softmax(-1)) > bell.value - 5e-3
+    for mean, width in product((-2.5, -0.5, 0.0, 2.5), (0.6, 1.2, 2.5)):
+        other = -0.5 * ((grid - mean) / width) ** 2
+        assert loss(other.softmax(-1)) > bell.value - 5e-3
 
 
 def test_divergence_explorer_offers_only_what_counts() -> None:

@@ -1,11 +1,8 @@
 """The slider that trains, with trainings made by hand."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 
-import pytest
 import tiny
 import torch
 
@@ -20,18 +17,16 @@ SECONDS = 20
 
 def scored() -> Evaluation:
     """Three of ten problems answered rightly."""
-    texts = ["4"] * 3 + ["5"] * 7
-    answers = [Completion(text, 1, "stop") for text in texts]
+    answers = [Completion(text, 1, "stop") for text in "4445555555"]
     return Evaluation([{"answer": "4"}] * 10, answers, seconds=1.0)
 
 
-def slider(
-    train: Any, monkeypatch: pytest.MonkeyPatch, *stored: Point
-) -> TrainingSlider:
-    monkeypatch.setattr(Sweep, "stored", lambda *_: list(stored))
+def slider(train: Any, monkeypatch: Any, **options: Any) -> TrainingSlider:
+    """One without points, whose trainings are `train`."""
+    monkeypatch.setattr(Sweep, "stored", lambda *_: [])
     monkeypatch.setattr(Sweep, "train", train)
-    sweep = Sweep("rank", "LoRA rank", (1, 2, 4))
-    return TrainingSlider(sweep, MINI, start=1, describe="rank {:g}:".format)
+    options |= {"start": 1, "describe": "rank {:g}:".format}
+    return TrainingSlider(Sweep("rank", "Rank", (1, 2, 4)), MINI, **options)
 
 
 def settle(widget: TrainingSlider) -> None:
@@ -64,23 +59,13 @@ def test_a_change_is_trained_with_and_drawn_apart(monkeypatch):
         asked.append((value, changes))
         return scored()
 
-    monkeypatch.setattr(Sweep, "stored", lambda *_: [])
-    monkeypatch.setattr(Sweep, "train", train)
-    widget = TrainingSlider(
-        Sweep("rank", "LoRA rank", (1, 2, 4)),
-        MINI,
-        start=1,
-        describe="rank {:g}:".format,
-        changes={"epochs": (3, 1), "rate x": (1.0, 0.5)},
-    )
-    widget.changes["epochs"].value = 1
-    settle(widget)
-    widget.changes["epochs"].value = 3
-    settle(widget)
-    assert asked == [
-        (1, {"epochs": 1, "rate x": 1.0}),
-        (1, {"epochs": 3, "rate x": 1.0}),
-    ]
+    changes = {"epochs": (3, 1), "rate x": (1.0, 0.5)}
+    widget = slider(train, monkeypatch, changes=changes)
+    for epochs in (1, 3):
+        widget.changes["epochs"].value = epochs
+        settle(widget)
+    usual = {"epochs": 3, "rate x": 1.0}
+    assert asked == [(1, usual | {"epochs": 1}), (1, usual)]
     assert widget.others == widget.points == [Point(1, 3, 10)]
 
 
@@ -122,6 +107,5 @@ def test_rank_explorer_counts_both_matrices_and_its_profiles_points():
     widget = rank_explorer(MINI, torch.nn.ModuleDict(parts))
     assert "rank 8: <b>80</b>" in widget.status.value
     assert widget.stored
-    assert (
-        rank_explorer(tiny.PROFILES["laptop"], torch.nn.Module()).stored == []
-    )
+    other = rank_explorer(tiny.PROFILES["laptop"], torch.nn.Module())
+    assert other.stored == []
