@@ -226,8 +226,8 @@ def get_profile(
     return replace(profile, dtype="float32")
 
 
-def fast_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 fast.
+def fast_bfloat16(device: str | None = None) -> bool:
+    """Whether `device`, or what the machine has, multiplies bfloat16 fast.
 
     A CPU without AVX-512 takes 60 times as long as in float32, and a GPU
     before Ampere (T4, V100) emulates it: Unsloth and transformers refuse it.
@@ -236,7 +236,7 @@ def fast_bfloat16() -> bool:
         import torch
     except ImportError:  # a bare Python, which will not train
         return True
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     mkldnn = torch.backends.mkldnn.is_available()
     return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()

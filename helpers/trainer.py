@@ -47,7 +47,7 @@ def sft_config(
     per_step = profile.batch_size * profile.gradient_accumulation
     per_step *= processes().num_processes
     steps = -(-rows // per_step) * profile.epochs
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str((folder or RUNS / "unsaved") / "resume"),
         num_train_epochs=profile.epochs,
         per_device_train_batch_size=profile.batch_size,
@@ -75,6 +75,10 @@ def sft_config(
         seed=seed,
         data_seed=seed,
     )
+    if profile.dtype == "float32":  # whatever the launcher's file asks for
+        config.mixed_precision = "no"
+    config._n_gpu = min(1, config.n_gpu)  # a process a GPU, no DataParallel
+    return config
 
 
 class Keeper(TrainerCallback):

@@ -229,7 +229,9 @@ def test_train_student_drops_and_counts_what_is_too_long(tmp_path, capsys):
         encode_traces(tiny.traces(8), tokenizer, max_length=9)
 
 
-def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
+def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path, monkeypatch):
+    # as a launcher's file with bf16 says it to all that it starts
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     profile = tiny.profile(tmp_path, gradient_accumulation=2, epochs=4)
     config = sft_config(profile, tmp_path, rows=100, seed=7)
     assert config.num_train_epochs == 4
@@ -239,4 +241,5 @@ def test_trainer_cuts_nothing_and_adapters_are_float32(tmp_path):
     trainer = lesson.trainer(tiny.student(profile, rank=2), profile=profile)
     kinds = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert kinds == {torch.float32}
+    assert trainer.args.mixed_precision == "no"
     assert not trainer.args.bf16 and not trainer.args.gradient_checkpointing

@@ -18,9 +18,10 @@ ALL = sorted(HELPERS.rglob("*.py"))
 OUTSIDE = ("helpers.cli", "helpers.scale", "helpers.rebuild")
 MOST_LINES_OF_A_FILE, MOST_PARAMETERS = 300, 8
 # The aim was 9,500 lines of helpers, 10,500 with notebooks 07, 08 and 11; why
-# it was raised four times, and what made room each time: see the history.
+# it was raised five times (last: what a GPU needs), and what made room: see
+# the history.
 MOST_MODULES = 17  # beside __init__ and __main__
-MOST_LINES = {"core": 4000, "helpers": 15410}
+MOST_LINES = {"core": 4000, "helpers": 15450}
 PAIR_OF_HEADS = {"chunked_kd_loss"}  # two models' states, heads, kd_loss's own
 
 

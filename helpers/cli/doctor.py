@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -107,9 +108,10 @@ def all_checks(name: str) -> Iterator[Check]:
         cure = "a machine with a 24 GB GPU, or a smaller profile"
         gpu = Check(status, "GPU", "no NVIDIA GPU was found", cure)
     yield gpu
-    if gpu.status == "OK" and not any(map(shutil.which, ("cc", "gcc"))):
-        text = "none, and Unsloth's kernels are compiled at their first use"
-        yield Check("FAIL", "C compiler", text, "`apt-get install gcc`")
+    if gpu.status == "OK" and not can_compile():
+        text = "none: Unsloth's kernels are compiled at their first use"
+        cure = "`apt-get install gcc python3-dev`"
+        yield Check("FAIL", "C compiler", text, cure)
     gib = float(gpu.text.split()[0]) if gpu.status == "OK" else None
     yield from fit_checks(profile, gib) if name != "mini" else ()
     yield from model_checks(profile)
@@ -120,6 +122,13 @@ def all_checks(name: str) -> Iterator[Check]:
     unsloth = probe("Unsloth", "import unsloth; print(unsloth.__version__)")
     missing = unsloth.status == "FAIL"  # transformers + PEFT take its place
     yield unsloth._replace(status="INFO") if missing else unsloth
+
+
+def can_compile() -> bool:
+    """Are a C compiler and Python's own headers here, as Triton wants?"""
+    compilers = (os.environ.get("CC"), *map(shutil.which, ("gcc", "clang")))
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return any(compilers) and header.is_file()
 
 
 def probe(name: str, code: str, cure: str = "") -> Check:

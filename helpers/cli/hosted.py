@@ -31,13 +31,18 @@ import subprocess
 import sys
 
 if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
-    if not os.path.isdir("../helpers"):  # the first time
+    if not os.path.isdir("../helpers"):  # the first time, or a restart
         address = "https://github.com/{repository}"
-        subprocess.run(["git", "clone", address, "course"], check=True)
+        if not os.path.isdir("course"):
+            subprocess.run(["git", "clone", address, "course"], check=True)
         os.chdir("course/notebooks")
+    # "laptop" or "full" for a GPU: before anything of helpers is imported.
+    os.environ.setdefault("DISTILL_PROFILE", "mini")
     sys.path.insert(0, os.path.abspath(".."))
     install = [sys.executable, "-m", "helpers", "hosted", "--install"]
-    subprocess.run(install, cwd="..", check=True)"""
+    subprocess.run(install, cwd="..", check=True)
+    if "numpy" in sys.modules:
+        print("Restart the kernel once, so that the pins are imported.")"""
 
 
 def install(pins: list[str]) -> None:
@@ -64,7 +69,7 @@ def prepare(path: Path, repository: str) -> None:
     kaggle = "https://kaggle.com/kernels/welcome?src=https://github.com/"
     links = (
         f"Open in [Colab]({colab}) or on [Kaggle]({kaggle}{page}); choose a "
-        "machine with a GPU for `full`."
+        "machine with a GPU for `full`, and name it in the next cell."
     )
     source = CELL.format(repository=repository).splitlines(keepends=True)
     code = {"cell_type": "code", "execution_count": None, "outputs": []}

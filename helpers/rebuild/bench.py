@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from helpers import select_profile
 from helpers.cli.commands import command_parser
 from helpers.distill import Lesson, Objective, pair_profile
 from helpers.features import FeatureTerm
@@ -198,6 +199,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     figures: Figures = {}
     for name in [options.only] if options.only else PARTS:
+        # All but the memory of whole runs is measured on the CPU.
+        select_profile(options.profile if name == "memory" else "mini")
         figures |= PARTS[name]()
     summary = summarize(figures)
     if options.json:

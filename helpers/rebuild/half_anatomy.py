@@ -63,7 +63,7 @@ def speeds(models: dict[str, Any], rounds: int = 3) -> dict[str, list[float]]:
     for _ in range(rounds):
         for name, model in models.items():
             started = time.perf_counter()
-            ask(model, ids)
+            ask(model, ids).logits[0, -1, 0].item()  # waits for a GPU
             middle = time.perf_counter()
             model.generate(
                 input_ids=ids[:, :32].to(model.device),

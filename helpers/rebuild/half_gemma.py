@@ -183,8 +183,8 @@ def stream(lab: Lab, steps: int, seed: int) -> Iterator[Tensor]:
 
 def ask(model: Any, ids: Tensor, *, states: bool = False) -> Any:
     """The model's outputs; it multiplies in bfloat16 where that is fast."""
-    kind, fast = model.device.type, fast_bfloat16()
-    with torch.autocast(kind, torch.bfloat16, enabled=fast):
+    kind = model.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=fast_bfloat16(kind)):
         return model(
             input_ids=ids.to(model.device),
             output_hidden_states=states,

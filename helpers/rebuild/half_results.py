@@ -47,8 +47,7 @@ HEADER = (
     "|---|---:|---:|---:|---:|---:|---:|---:|"
 )
 COMMAND = (
-    "DISTILL_PROBLEMS=openai/gsm8k python3 -m helpers half "
-    "--lesson logits_states --seed 7"
+    "python3 -m helpers half --profile laptop --lesson logits_states --seed 7"
 )
 NO_RESULTS = f"No results yet. One row of one seed is made by `{COMMAND}`."
 

@@ -6,6 +6,7 @@ The slider of helpers.widgets.training trains one point wherever it stops;
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -98,14 +99,21 @@ class Sweep:
         every step; once it is true, training ends and None comes back.
         progress: called with (steps done, steps in all) after every step.
         """
+        gc.collect()  # what the last point left in circles
         profile = self.models(profile)
         problems = load_problems(profile.problems, "validation", limit=ASKED)
         student, trainer = self.build(value, profile, seed, changes or {})
         trainer.add_callback(step_callback(stop, progress))
         trainer.train()
-        if stop is not None and stop():
-            return None
-        return evaluate(student, problems, profile=profile)
+        parts: list[Evaluation] = []
+        for start in range(0, len(problems), profile.evaluation_batch):
+            if stop is not None and stop():
+                return None
+            part = problems[start : start + profile.evaluation_batch]
+            parts.append(evaluate(student, part, profile=profile))
+        written = [c for part in parts for c in part.completions]
+        seconds = sum(part.seconds for part in parts)
+        return Evaluation(problems, written, seconds, parts[-1].peak_mib)
 
     def models(self, profile: Profile) -> Profile:
         """The profile of the pair that trains."""

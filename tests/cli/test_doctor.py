@@ -65,6 +65,17 @@ def test_machine_checks_ask_what_the_profile_needs():
     assert set(statuses(doctor.machine_checks(10**6, 10**9))) == {"FAIL"}
 
 
+def test_compiling_takes_a_compiler_and_pythons_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda _: tmp_path)
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/gcc")
+    assert not doctor.can_compile()
+    (tmp_path / "Python.h").touch()
+    assert doctor.can_compile()
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert not doctor.can_compile()
+
+
 def test_class_checks_ask_for_a_folder_and_a_port(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as lab:
         monkeypatch.setattr(doctor, "PORT", lab.getsockname()[1])

@@ -88,6 +88,20 @@ def test_stopped_point_is_none_and_stops_at_once(small):
     assert steps == [1]
 
 
+def test_stop_is_heard_between_two_batches_of_answers(small, monkeypatch):
+    answered, usual = [], sweeps.evaluate
+
+    def evaluate(student, part, **options):
+        answered.append(len(part))
+        return usual(student, part, **options)
+
+    monkeypatch.setattr(sweeps, "evaluate", evaluate)
+    one = replace(small, evaluation_batch=1)
+    looks = {"stop": lambda: len(answered) == 2}
+    assert find_sweep("rank").train(2, profile=one, **looks) is None
+    assert answered == [1, 1]
+
+
 def test_changes_of_the_rank_slider_reach_the_trainer(small):
     changes = {"epochs": 1, "alpha / rank": 4.0, "rate x": 0.5}
     student, trainer = find_sweep("rank").build(2, small, 7, changes)
