@@ -38,10 +38,12 @@ def as_it_was(model: Any) -> Iterator[None]:
     training, name = model.training, "gradient_checkpointing"
     modules = [m for m in model.modules() if name in vars(m)]
     wanted = [module.gradient_checkpointing for module in modules]
-    yield
-    model.train(training)
-    for module, on in zip(modules, wanted, strict=True):
-        module.gradient_checkpointing = on
+    try:
+        yield
+    finally:
+        model.train(training)
+        for module, on in zip(modules, wanted, strict=True):
+            module.gradient_checkpointing = on
 
 
 def own_rows(
