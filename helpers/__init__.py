@@ -73,6 +73,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# On a Mac, Unsloth would put MLX in the place of torch and TRL.
+os.environ.setdefault("UNSLOTH_FORCE_GPU_PATH", "1")
 # bitsandbytes logs a missing optional package at its first import.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 select_profile(current_profile())

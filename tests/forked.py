@@ -27,8 +27,9 @@ from helpers.traces import generate_traces
 
 def start(work: Callable[..., None], *args: Any) -> Any:
     """`work` in a process of its own, as a multiprocessing.Process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    linux = sys.platform == "linux"  # a fork is quick, and safe there alone
+    context = multiprocessing.get_context("forkserver" if linux else "spawn")
+    context.set_forkserver_preload([__name__] if linux else [])
     process = context.Process(target=work, args=args, daemon=True)
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         process.start()

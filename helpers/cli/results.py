@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from helpers import CourseError
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> int:
     ]
     print(table_text(shown))
     if options.readme:
+        os.environ["MPLBACKEND"] = "Agg"  # pictures, no windows
         update_readme(README)
         draw_overview()
         draw_forest()

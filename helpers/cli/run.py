@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -127,6 +128,7 @@ def execute(notebook: NotebookNode, path: Path) -> str:
         config=Config(KernelManager={"transport_encryption": "auto"}),
         on_cell_start=lambda cell_index, **_: bar.update(cell_index - bar.n),
     )
+    warnings.filterwarnings("ignore", message="Proactor event loop")
     # In a thread of its own, where nbclient leaves Ctrl-C and SIGTERM to us.
     with bar, ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.execute)

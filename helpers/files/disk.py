@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(draft, path)
+        swap(draft, path)
     except OSError as error:
         reason = (
             f"cannot write {path.name}: {error.strerror}. Free some space or "
@@ -42,6 +43,17 @@ def write_atomic(path: Path, text: str | bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def swap(draft: Path, path: Path) -> None:
+    """Rename a file or folder; on Windows a virus scanner may hold it."""
+    for wait in (0.1, 0.3, 1, 3, None):
+        try:
+            return os.replace(draft, path)
+        except PermissionError:
+            if os.name != "nt" or wait is None:
+                raise
+            time.sleep(wait)
 
 
 def append(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from helpers import CourseError, first_line
-from helpers.files.disk import read_json, write_atomic
+from helpers.files.disk import read_json, swap, write_atomic
 from helpers.models import peak_memory_mb, processes
 from helpers.profiles import Profile
 
@@ -210,4 +210,4 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(str(draft), safe_serialization=True)
     tokenizer.save_pretrained(str(draft))
     shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    swap(draft, folder)

@@ -1,7 +1,5 @@
 """Scores, losses, lengths and 4-bit weights: notebooks 00 and 02 to 06."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

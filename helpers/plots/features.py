@@ -1,7 +1,5 @@
 """The figures of notebook 06: layers against layers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

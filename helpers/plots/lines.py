@@ -1,7 +1,5 @@
 """Lines through measured points: losses, shares and norms, all notebooks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Line styles and markers repeat what the colours say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

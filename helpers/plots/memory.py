@@ -1,7 +1,5 @@
 """The figures of notebook 10: where memory goes, and how right the plan is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The course in one picture: teacher, student, three signals, notebooks."""
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 

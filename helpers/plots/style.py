@@ -1,7 +1,5 @@
 """The look that all figures of the course share, and each arm's one colour."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import textwrap

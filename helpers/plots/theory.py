@@ -3,8 +3,6 @@
 Hatches and line styles repeat what the colours say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The results of `helpers compare` lie in data/results/kd/budget_<traces>, those
 of 04 in data/results/stories; a file a seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

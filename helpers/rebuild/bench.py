@@ -13,8 +13,6 @@ weights made wide again, adapters, backward) is the rest; the larger the
 teacher beside its student, the more a cache saves.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """One logit loss in four ways: all at once, our chunks, TRL's, Liger's."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

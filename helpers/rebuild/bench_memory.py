@@ -7,8 +7,6 @@ is the peak above the imported libraries: of the process on a CPU (Linux), of
 torch.cuda.max_memory_allocated on a GPU.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import platform

@@ -6,8 +6,6 @@ core each. The arms alternate and the fastest round counts. On the CPU on
 every machine: models as small as these say nothing about GPUs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """How far a model's confidence is from how often it is right."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

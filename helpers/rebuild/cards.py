@@ -1,7 +1,5 @@
 """Model cards of the mini models: how they were made, what they score."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

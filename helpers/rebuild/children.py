@@ -1,7 +1,5 @@
 """Measuring in fresh processes, whose peak memory is theirs alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

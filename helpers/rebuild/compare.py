@@ -4,8 +4,6 @@ One file each in data/results/kd; what is there is skipped, so that a killed
 command goes on. PLAN.md, beside the results, came first.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import multiprocessing

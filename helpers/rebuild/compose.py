@@ -5,8 +5,6 @@ quantity is needed. Told totals and the three buses come as twins: one
 agrees, one contradicts, and they differ in that number alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ An arm is {seed: scores}, a score a problem or text: right or wrong in points
 (100 and 0), or nats. Seeds are not problems: `compare_arms` clusters by both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@
 time of an experiment that asks small models a million questions.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -4,8 +4,6 @@ A teacher whose entropy lies on openers has nothing to distil but a die roll.
 Dark knowledge needs doubt about content: digits, operators, names.
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

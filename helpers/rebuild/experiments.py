@@ -3,8 +3,6 @@
 The experiment of notebook 08 has a loop of its own (rebuild/lessons.py).
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ tokenizer, and it will not save what it has read; this module builds the
 tokenizer from the file itself and saves bfloat16 safetensors.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

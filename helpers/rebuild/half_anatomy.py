@@ -1,7 +1,5 @@
 """What half a Gemma is before and after its repair: measured, not trained."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Sequence

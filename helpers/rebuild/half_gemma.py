@@ -5,8 +5,6 @@ data/results/half_gemma and skips those that are there. Rates are chosen on
 validation texts (`--tune`), scores are taken on test texts.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import pydoc_data.topics

@@ -1,7 +1,5 @@
 """What the repaired halves of notebook 11 scored: tables and contrasts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ One file for each lesson, seed and number of steps in data/results/half_gemma;
 what is there is skipped, so that a killed command goes on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date

@@ -4,8 +4,6 @@ The teacher is frozen: all that it has to say about the rows is computed
 before the first step, so the loop is the same for every signal.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from copy import deepcopy

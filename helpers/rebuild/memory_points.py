@@ -1,7 +1,5 @@
 """The measured peaks of `bench --only memory`, one file for each device."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

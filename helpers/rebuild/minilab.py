@@ -5,8 +5,6 @@ shipped files; `--ship` puts it in their place. A killed training goes on from
 its last checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -4,8 +4,6 @@
 does fourteen times slower than float32; this one stays in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

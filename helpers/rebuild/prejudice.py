@@ -6,8 +6,6 @@ that teacher judges it, token by token. Two rivals start from the same
 student: as many own texts on other questions, and gold text on these buses.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from copy import deepcopy

@@ -3,8 +3,6 @@
 Moves are data: data/problems/moves.json, explained in the README beside it.
 """
 
-from __future__ import annotations
-
 import json
 import operator
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Blocks are counted from 0 here, as in `model.model.layers`; block i makes the
 hidden states that helpers.features calls layer i + 1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json

@@ -1,7 +1,5 @@
 """The mini models: architectures, sizes, and what each is fed."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

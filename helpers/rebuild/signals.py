@@ -4,8 +4,6 @@ Nearly every arm is a target distribution over the next token, and a
 divergence from it. The rest of a run is the same for all of them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ Why a teacher at all? And whose prejudice about buses is it? Every student is
 the notebook's, in four bits, and reads about READS rows.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path

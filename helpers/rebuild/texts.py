@@ -1,7 +1,5 @@
 """What the mini models read and write: problems as text."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 

@@ -5,8 +5,6 @@ of one length share a batch, so that nothing is padded. The learning rate
 warms up, stays, and falls over the last third.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """What to use when: five sentences, written by the results of `compare`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from helpers.rebuild.arms import (

@@ -1,7 +1,5 @@
 """The two tokenizers of the mini lab, and their chat templates."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all sliders of the course have in common."""
 
-from __future__ import annotations
-
 from html import escape
 
 import ipywidgets

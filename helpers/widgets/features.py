@@ -1,7 +1,5 @@
 """The layer-map chooser of notebook 06."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ipywidgets

@@ -1,7 +1,5 @@
 """The memory planner of notebook 10."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ipywidgets

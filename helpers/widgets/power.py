@@ -1,9 +1,7 @@
 """How many problems and seeds it takes to see a difference of d points."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ipywidgets
 import numpy as np
@@ -29,7 +27,7 @@ class Spread:
     rest: float
 
     @classmethod
-    def of(cls, gains: Any) -> Spread:
+    def of(cls, gains: Any) -> Self:
         """Of gains (seeds, problems): a two-way analysis of variance."""
         gains = np.asarray(gains, float)
         count, size = gains.shape

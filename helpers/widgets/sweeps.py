@@ -4,8 +4,6 @@ The slider of helpers.widgets.training trains one point wherever it stops;
 `python3 -m helpers sweep` trains all of them.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The sliders of notebook 01: a temperature, and a choice of divergence."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

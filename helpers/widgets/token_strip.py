@@ -1,7 +1,5 @@
 """Tokens as a coloured strip: which of them is the student trained on?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 

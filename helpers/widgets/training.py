@@ -1,7 +1,5 @@
 """The slider that trains, of notebooks 03 and 05 to 07."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence

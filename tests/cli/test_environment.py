@@ -1,5 +1,6 @@
 """The environment: read, made, re-used, updated and made again."""
 
+import os
 import re
 import shutil
 import sys
@@ -86,6 +87,16 @@ def test_ensure_gives_unsloth_everything_with_a_gpu(course, monkeypatch):
     assert course.calls[3] == "pip install torch==1.0 unsloth==2"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
+def test_ensure_asks_for_a_torch_without_cuda_first(course):
+    course.failing = "--torch-backend cpu"  # an index of one's own
+    environment.ensure()
+    *_, asked, plain, alone = course.calls
+    assert course.failing in asked and asked.endswith("torch==1.0")
+    assert course.failing not in plain and plain.endswith("torch==1.0")
+    assert "unsloth==2" in alone and course.failing not in alone
+
+
 @pytest.mark.parametrize("name", ["environment.yml", "pyproject.toml"])
 def test_ensure_updates_when_a_file_has_changed(course, name):
     """And distrusts an update that was killed, whatever the file says then."""
@@ -146,6 +157,7 @@ def test_find_does_not_trust_a_folder_that_was_moved(course, monkeypatch):
     assert environment.find() is None
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links want a privilege there")
 def test_linked_environment_is_not_emptied(course, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
