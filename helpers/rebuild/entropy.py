@@ -84,7 +84,8 @@ def entropy_by_role(
         answer = texts.thinking_answer(problem, steps)
         row = encode_written("thinking", problem.question, answer, tokenizer)
         several = right_tokens(problem, steps, tokenizer)
-        ids = torch.tensor([row["input_ids"]], device=model.device)
+        ids = torch.tensor([row["input_ids"]])
+        ids = ids.to(getattr(model, "device", ids.device))
         p = model(input_ids=ids).logits[0].softmax(-1)  # (tokens, vocab)
         for place in range(row["labels"].count(-100), ids.size(1)):
             here = p[place - 1]
