@@ -110,7 +110,7 @@ def test_overrides_come_back_as_typed():
     changed = typed(PROFILE="laptop", LOAD_IN_4BIT="0", TRACES="50")
     words = dict(word.split("=") for word in overrides(changed).split())
     assert get_profile("laptop", words) == changed
-    assert overrides(typed(STUDENT="/home/ada/x")) == "DISTILL_STUDENT=x"
+    assert overrides(typed(STUDENT="/srv/ada/x")) == "DISTILL_STUDENT=x"
 
 
 def test_profile_is_frozen_and_checked_when_replaced():

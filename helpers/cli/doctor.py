@@ -126,10 +126,13 @@ def all_checks(name: str) -> Iterator[Check]:
 
 
 def can_compile() -> bool:
-    """Are a C compiler and Python's own headers here, as Triton wants?"""
+    """Are a C compiler and Python's own headers here, as Triton wants?
+
+    On Windows it brings its own.
+    """
     compilers = (os.environ.get("CC"), *map(shutil.which, ("gcc", "clang")))
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    return any(compilers) and header.is_file()
+    return os.name == "nt" or (any(compilers) and header.is_file())
 
 
 def probe(name: str, code: str, cure: str = "") -> Check:
